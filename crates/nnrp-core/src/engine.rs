@@ -72,7 +72,7 @@ impl Engine {
 
     #[cold]
     fn no_runtime(&self, name: &str) -> NnrpError {
-        let known: Vec<&str> = self.runtimes.iter().map(|runtime| runtime.info().name).collect();
+        let known: Vec<&str> = self.runtimes.iter().map(|runtime| runtime.name()).collect();
         let got = crate::error::excerpt(name);
         NnrpError::new(Reason::RuntimeNotInstalled, format!("runtime '{got}' is not installed: expected one of {known:?}")).with("runtime", got)
     }

@@ -27,6 +27,9 @@ pub struct RuntimeInfo {
 
 /// What can execute models on devices.
 pub trait Runtime: Send + Sync {
+    /// What a [`ModelSpec`] calls it, `onnxruntime`. Touches no library.
+    fn name(&self) -> &'static str;
+
     /// Describes itself without loading a model.
     fn info(&self) -> RuntimeInfo;
 
@@ -99,8 +102,8 @@ pub struct Runtimes(Vec<Arc<dyn Runtime>>);
 impl Runtimes {
     /// Adds one; a later one of the same name replaces it.
     pub fn add(&mut self, runtime: Arc<dyn Runtime>) {
-        let name = runtime.info().name;
-        self.0.retain(|known| known.info().name != name);
+        let name = runtime.name();
+        self.0.retain(|known| known.name() != name);
         self.0.push(runtime);
     }
 
@@ -111,6 +114,6 @@ impl Runtimes {
 
     /// The runtime of that name.
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Runtime>> {
-        self.0.iter().find(|runtime| runtime.info().name == name)
+        self.0.iter().find(|runtime| runtime.name() == name)
     }
 }

@@ -313,8 +313,9 @@ impl Watched {
             let Some((_, ticket)) = state.tickets.pop_first() else { continue };
             if let Some(ticket) = ticket.upgrade() {
                 MutexGuard::unlocked(&mut state, || {
-                    ticket.stop.raise(Cause::Deadline);
+                    // The answer first: an interrupted run may end well, and then it is too late.
                     ticket.answer(Err(stopped(Cause::Deadline)));
+                    ticket.stop.raise(Cause::Deadline);
                 });
             }
         }

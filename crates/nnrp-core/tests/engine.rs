@@ -73,6 +73,10 @@ struct TinyRuntime {
 }
 
 impl Runtime for TinyRuntime {
+    fn name(&self) -> &'static str {
+        "tiny"
+    }
+
     fn info(&self) -> RuntimeInfo {
         RuntimeInfo { name: "tiny", version: "1".into(), formats: vec![], devices: vec!["cpu".into()], options: serde_json::json!({}) }
     }

@@ -1,0 +1,1 @@
+"""Peers and floors measured beside us in one run: `python -m bench`."""

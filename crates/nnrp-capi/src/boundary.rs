@@ -1,0 +1,259 @@
+//! What every call does at the border between C and Rust: arguments in, errors and panics out.
+use crate::abi::{NnrpError, Status, Versioned};
+use nnrp_core::{NnrpError as Error, Reason, Result};
+use serde_json::Value;
+use std::ffi::{CStr, CString, c_char};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+pub(crate) const OK: Status = 0;
+
+/// Largest `struct_size` that is believed: the unknown tail of a newer caller's struct is read.
+const LARGEST_STRUCT: usize = 4096;
+
+/// Runs a call's body and tells its outcome to the caller.
+///
+/// # Safety
+/// `error` is NULL, or a struct that was zeroed or filled by this library, with its `struct_size`, that no other thread uses.
+pub(crate) unsafe fn call(error: *mut NnrpError, body: impl FnOnce() -> Result<()>) -> Status {
+    // SAFETY: passed on from this function's caller.
+    if let Err(bad) = unsafe { clear(error) } {
+        return bad.code() as Status;
+    }
+    let Err(failure) = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|_| Err(bug())) else { return OK };
+    if !error.is_null() {
+        // SAFETY: `clear` has checked the struct, and has emptied it.
+        unsafe { write(error, &fill(&failure)) };
+    }
+    failure.code() as Status
+}
+
+/// Runs the body of a call that cannot fail.
+pub(crate) fn call_quietly(body: impl FnOnce()) {
+    // A destructor that panics is our defect; there is nobody to tell.
+    let _ = catch_unwind(AssertUnwindSafe(body));
+}
+
+#[cold]
+fn bug() -> Error {
+    Error::new(Reason::Bug, "the library reached a state that it rules out; please report what the call was")
+}
+
+/// Ends the texts of an error.
+///
+/// # Safety
+/// As [`call`].
+pub(crate) unsafe fn clear(error: *mut NnrpError) -> Result<()> {
+    if error.is_null() {
+        return Ok(());
+    }
+    // SAFETY: not NULL; the caller vouches for the rest.
+    let held = unsafe { read("error", error)? };
+    for text in [held.reason, held.message, held.details_json] {
+        // SAFETY: only `fill` puts texts here, by `give`, and they are forgotten below.
+        unsafe { end(text.cast_mut()) };
+    }
+    let empty = NnrpError { code: OK, retryable: 0, reason: ptr::null(), message: ptr::null(), details_json: ptr::null(), ..held };
+    // SAFETY: `read` has checked the struct.
+    unsafe { write(error, &empty) };
+    Ok(())
+}
+
+#[cold]
+fn fill(failure: &Error) -> NnrpError {
+    NnrpError {
+        struct_size: size_of::<NnrpError>(),
+        code: failure.code() as Status,
+        retryable: failure.retryable().into(),
+        reason: give(failure.reason()),
+        message: give(failure.message()),
+        details_json: give(&serde_json::to_string(failure.details()).unwrap_or_else(|_| "{}".to_owned())),
+    }
+}
+
+/// Text that the caller owns; a NUL inside becomes U+FFFD.
+pub(crate) fn give(text: &str) -> *mut c_char {
+    own(text).into_raw()
+}
+
+/// Text for C; a NUL inside becomes U+FFFD.
+pub(crate) fn own(text: &str) -> CString {
+    CString::new(text).or_else(|_| CString::new(text.replace('\0', "\u{fffd}"))).unwrap_or_default()
+}
+
+/// Ends what [`give`] gave.
+///
+/// # Safety
+/// `text` is NULL or came from [`give`], and is not used again.
+pub(crate) unsafe fn end(text: *mut c_char) {
+    if !text.is_null() {
+        // SAFETY: from `CString::into_raw` in `give`.
+        drop(unsafe { CString::from_raw(text) });
+    }
+}
+
+/// A JSON document that the caller owns.
+pub(crate) fn give_json(value: &Value) -> *mut c_char {
+    give(&value.to_string())
+}
+
+/// The error of an argument that cannot be read.
+#[cold]
+pub(crate) fn malformed(argument: &str, expected: &str, got: impl std::fmt::Display) -> Error {
+    Error::new(Reason::Malformed, format!("{argument}: expected {expected}, got {got}")).with("argument", argument)
+}
+
+/// Puts what `make` gives where a caller wants it; NULL there until then.
+///
+/// # Safety
+/// `slot` is NULL or points to a pointer that no other thread uses.
+pub(crate) unsafe fn put<T>(argument: &str, slot: *mut *mut T, make: impl FnOnce() -> Result<*mut T>) -> Result<()> {
+    // SAFETY: passed on from this function's caller.
+    unsafe { refer(argument, slot)? };
+    // SAFETY: `refer` has checked it.
+    unsafe { *slot = ptr::null_mut() };
+    let made = make()?;
+    // SAFETY: as above.
+    unsafe { *slot = made };
+    Ok(())
+}
+
+/// What a pointer points to.
+///
+/// # Safety
+/// `pointer` is NULL or points to a `T` that lives, unchanged by others, for `'a`.
+pub(crate) unsafe fn refer<'a, T>(argument: &str, pointer: *const T) -> Result<&'a T> {
+    if pointer.is_null() {
+        return Err(malformed(argument, "a pointer", "NULL"));
+    }
+    if !pointer.is_aligned() {
+        return Err(malformed(argument, "a pointer aligned to its type", "one that is not"));
+    }
+    // SAFETY: not NULL and aligned; the caller vouches for the rest.
+    Ok(unsafe { &*pointer })
+}
+
+/// The `count` elements at a pointer.
+///
+/// # Safety
+/// `pointer` is NULL or points to `count` elements that live, unchanged by others, for `'a`.
+pub(crate) unsafe fn refer_all<'a, T>(argument: &str, pointer: *const T, count: usize) -> Result<&'a [T]> {
+    if count == 0 {
+        return Ok(&[]);
+    }
+    if count > isize::MAX as usize / size_of::<T>().max(1) {
+        return Err(malformed(argument, "a count of elements that memory can hold", count));
+    }
+    // SAFETY: passed on from this function's caller.
+    let first = unsafe { refer(argument, pointer)? };
+    // SAFETY: not NULL, aligned, no larger than memory; the caller vouches for the rest.
+    Ok(unsafe { std::slice::from_raw_parts(first, count) })
+}
+
+/// A copy of a caller's struct, with zeros where an older caller's ends.
+///
+/// # Safety
+/// `pointer` is NULL or points to `struct_size` bytes that live, unchanged by others, for this call.
+pub(crate) unsafe fn read<T: Versioned>(argument: &str, pointer: *const T) -> Result<T> {
+    // SAFETY: every versioned struct begins with its size.
+    let size = *unsafe { refer(argument, pointer.cast::<usize>())? };
+    if size < T::FIRST_SIZE || size > LARGEST_STRUCT {
+        let expected = format!("struct_size of {} to be {}", T::NAME, size_of::<T>());
+        return Err(malformed(argument, &expected, size).with("struct_size", size));
+    }
+    let bytes = pointer.cast::<u8>();
+    // SAFETY: the caller vouches for `struct_size` bytes.
+    let given = unsafe { std::slice::from_raw_parts(bytes, size) };
+    if given.iter().skip(size_of::<T>()).any(|byte| *byte != 0) {
+        let expected = format!("zeros after the {} bytes of {} that this library knows", size_of::<T>(), T::NAME);
+        return Err(malformed(argument, &expected, "a field of a newer version").with("struct_size", size));
+    }
+    // SAFETY: all zero bits are a value of `T`.
+    let mut copy: T = unsafe { std::mem::zeroed() };
+    // SAFETY: both are at least that long and do not overlap.
+    unsafe { ptr::copy_nonoverlapping(bytes, (&raw mut copy).cast::<u8>(), size.min(size_of::<T>())) };
+    Ok(copy)
+}
+
+/// Fills the fields that a caller's struct has; its `struct_size` stays.
+///
+/// # Safety
+/// [`read`] took the struct at `pointer`, and no other thread uses it.
+pub(crate) unsafe fn write<T: Versioned>(pointer: *mut T, value: &T) {
+    let head = size_of::<usize>();
+    // SAFETY: every versioned struct begins with its size, which `read` has checked.
+    let size = unsafe { *pointer.cast::<usize>() }.min(size_of::<T>());
+    // SAFETY: both are at least `size` long, which is more than `head`, and do not overlap.
+    unsafe { ptr::copy_nonoverlapping((&raw const *value).cast::<u8>().add(head), pointer.cast::<u8>().add(head), size - head) };
+}
+
+/// Text of the caller's.
+///
+/// # Safety
+/// `pointer` is NULL or points to bytes that end with NUL and live, unchanged by others, for `'a`.
+pub(crate) unsafe fn text<'a>(argument: &str, pointer: *const c_char) -> Result<&'a str> {
+    // SAFETY: passed on from this function's caller.
+    unsafe { optional_text(argument, pointer)? }.ok_or_else(|| malformed(argument, "text", "NULL"))
+}
+
+/// Text of the caller's, or nothing.
+///
+/// # Safety
+/// As [`text`].
+pub(crate) unsafe fn optional_text<'a>(argument: &str, pointer: *const c_char) -> Result<Option<&'a str>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: not NULL; the caller vouches for the rest.
+    let bytes = unsafe { CStr::from_ptr(pointer) };
+    bytes.to_str().map(Some).map_err(|error| malformed(argument, "UTF-8", format_args!("a wrong byte at {}", error.valid_up_to())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::abi::NnrpEngineOptions;
+
+    fn empty_error() -> NnrpError {
+        NnrpError { struct_size: size_of::<NnrpError>(), code: 0, retryable: 0, reason: ptr::null(), message: ptr::null(), details_json: ptr::null() }
+    }
+
+    #[test]
+    fn a_panic_becomes_an_internal_error() {
+        let mut error = empty_error();
+        // SAFETY: a zeroed error of this thread's.
+        let status = unsafe { call(&raw mut error, || panic!("for the test")) };
+        assert_eq!((status, error.code), (13, 13));
+        // SAFETY: filled by `call`.
+        assert_eq!(unsafe { CStr::from_ptr(error.reason) }.to_str(), Ok("BUG"));
+        // SAFETY: filled by `call`.
+        unsafe { clear(&raw mut error) }.unwrap();
+        assert!(error.message.is_null());
+    }
+
+    #[test]
+    fn a_newer_callers_struct_is_taken_while_its_tail_is_zero() {
+        #[repr(C)]
+        struct Newer(NnrpEngineOptions, u64);
+        let mut newer = Newer(NnrpEngineOptions { struct_size: size_of::<Newer>(), settings_json: ptr::null() }, 0);
+        // SAFETY: as long as its struct_size.
+        assert!(unsafe { read("options", (&raw const newer).cast::<NnrpEngineOptions>()) }.is_ok());
+        newer.1 = 1;
+        // SAFETY: as long as its struct_size.
+        assert!(unsafe { read("options", (&raw const newer).cast::<NnrpEngineOptions>()) }.is_err());
+    }
+
+    #[test]
+    fn a_struct_that_is_too_short_or_absurdly_long_is_refused_unread() {
+        for size in [0, 8, 4097, usize::MAX] {
+            let options = NnrpEngineOptions { struct_size: size, settings_json: ptr::null() };
+            // SAFETY: only the size is read of a struct with a wrong size.
+            assert!(unsafe { read("options", &raw const options) }.err().is_some_and(|error| error.is(Reason::Malformed)), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_nul_inside_a_text_does_not_cut_it() {
+        assert_eq!(own("a\0b").to_str(), Ok("a\u{fffd}b"));
+    }
+}

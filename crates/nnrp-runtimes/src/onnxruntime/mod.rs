@@ -1,0 +1,63 @@
+//! ONNX Runtime, through the C library inside its Python wheel.
+mod failure;
+mod library;
+mod options;
+mod providers;
+mod session;
+mod signature;
+mod value;
+
+pub use library::{MINIMUM_VERSION, VARIABLE, find_library};
+
+use library::Library;
+use nnrp_core::{ModelSpec, Result, Runtime, RuntimeInfo, Session};
+use std::path::PathBuf;
+
+const NAME: &str = "onnxruntime";
+
+/// ONNX Runtime. The library is opened by the first call that needs it, once a process.
+#[derive(Clone, Debug, Default)]
+pub struct OnnxRuntime {
+    hint: Option<PathBuf>,
+}
+
+impl OnnxRuntime {
+    /// ONNX Runtime from the library at `hint`, a file or a folder; without one, from where [`find_library`] finds it.
+    pub fn new(hint: Option<PathBuf>) -> Self {
+        OnnxRuntime { hint }
+    }
+
+    /// Opens the library now and gives its version.
+    ///
+    /// # Errors
+    /// `RUNTIME_NOT_INSTALLED`, saying which version was found and what is needed.
+    pub fn version(&self) -> Result<&'static str> {
+        Ok(&self.library()?.version)
+    }
+
+    fn library(&self) -> Result<&'static Library> {
+        Library::open(self.hint.as_deref())
+    }
+}
+
+impl Runtime for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    /// Opens the library; where there is none, the version and the devices are empty.
+    fn info(&self) -> RuntimeInfo {
+        let library = self.library().ok();
+        RuntimeInfo {
+            name: NAME,
+            version: library.map(|library| library.version.clone()).unwrap_or_default(),
+            formats: vec!["onnx".to_owned(), "ort".to_owned()],
+            devices: library.and_then(|library| providers::available(library).ok()).unwrap_or_default(),
+            options: options::schema(),
+        }
+    }
+
+    fn load(&self, spec: &ModelSpec) -> Result<Box<dyn Session>> {
+        Ok(Box::new(session::OnnxSession::load(self.library()?, spec)?))
+    }
+}

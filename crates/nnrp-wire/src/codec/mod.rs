@@ -1,0 +1,11 @@
+//! Between the bytes of a form and the engine's messages; no sockets, and nothing in a message is trusted.
+//!
+//! Decoders check what is needed to build a [`nnrp_core::Request`]; whether it fits the model is the engine's to say.
+mod data;
+mod json;
+mod parameters;
+pub mod proto;
+mod proto_bounds;
+mod proto_contents;
+pub mod rest;
+mod write;

@@ -1,0 +1,247 @@
+//! The REST form: HTTP/1.1 on one socket, `/v2/…` to the engine and back (spec §4.3).
+pub(crate) mod body;
+pub(crate) mod reply;
+mod route;
+
+use crate::buffer::Pool;
+use crate::codec::rest::{decode_raw_request, decode_request, encode_response};
+use crate::io::{Activity, Socket};
+use crate::server::{Shared, Stopping, server_metadata, stopped};
+use body::{Bounds, JSON_SIZE, number};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use nnrp_core::error::excerpt;
+use nnrp_core::{NnrpError, Reason, Result};
+use reply::{Reply, compressed, failed, inferred, json, retry_later};
+use route::{Target, Verb, target};
+use serde_json::{Value, json};
+use std::any::Any;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::net::TcpStream;
+
+/// Most bytes that one read takes, and that a request's head may have.
+const READ_SIZE: usize = 256 << 10;
+
+/// Larger bodies that nobody asked for are not read; the connection closes.
+const SKIPPED: u64 = 64 << 10;
+
+/// A request's body until it has been read to its end.
+struct Unread {
+    body: Option<Incoming>,
+    begun: bool,
+}
+
+impl From<Incoming> for Unread {
+    fn from(body: Incoming) -> Self {
+        Unread { body: (!body.is_end_stream()).then_some(body), begun: false }
+    }
+}
+
+/// One connection.
+struct Connection {
+    shared: Arc<Shared>,
+    pool: Pool,
+    activity: Arc<Activity>,
+}
+
+/// Serves one connection until its client leaves, or until it is idle once the server stops.
+pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, pool: Pool, mut stopping: Stopping) {
+    let mut first = [0];
+    tokio::select! {
+        biased;
+        // A connection that says nothing costs no buffer: 2 kB instead of 13.
+        peeked = stream.peek(&mut first) => if !matches!(peeked, Ok(1..)) { return },
+        () = stopped(&mut stopping) => return,
+    }
+    let activity = Arc::new(Activity::default());
+    let (read, write) = (shared.settings.read_timeout, shared.settings.write_timeout);
+    let socket = Socket::new(stream, activity.clone(), read, write);
+    let connection = Connection { shared, pool, activity };
+    let service = service_fn(|request| connection.answer(request));
+    let mut builder = http1::Builder::new();
+    // No `pipeline_flush`: hyper would keep an error to itself while bytes that it cannot parse wait behind it.
+    builder.max_buf_size(READ_SIZE).header_read_timeout(None);
+    let mut served = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    tokio::select! {
+        biased;
+        _ = served.as_mut() => {}
+        () = stopped(&mut stopping) => {
+            served.as_mut().graceful_shutdown();
+            let _ = served.await;
+        }
+    }
+}
+
+impl Connection {
+    async fn answer(&self, request: Request<Incoming>) -> std::result::Result<Reply, Infallible> {
+        self.activity.begin();
+        let (parts, incoming) = request.into_parts();
+        let mut body = Unread::from(incoming);
+        let result = unwound(self.route(&parts, &mut body)).await;
+        let result = result.unwrap_or_else(|_| Err(NnrpError::new(Reason::Bug, "the server failed while it handled this request")));
+        let mut reply = result.unwrap_or_else(|error| self.fail(&error, &parts));
+        if let Some(id) = parts.headers.get(reply::REQUEST_ID) {
+            reply.headers_mut().entry(reply::REQUEST_ID).or_insert_with(|| id.clone());
+        }
+        if body.body.is_some() && !self.skip(&parts, &mut body).await {
+            self.activity.refuse();
+            reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        self.activity.end();
+        Ok(reply)
+    }
+
+    /// Reads past a small body that nobody asked for, so that the connection lives on.
+    #[cold]
+    async fn skip(&self, parts: &Parts, body: &mut Unread) -> bool {
+        let small = body.body.as_ref().and_then(|body| body.size_hint().exact()).is_some_and(|size| size <= SKIPPED);
+        small && !body.begun && !parts.headers.contains_key(header::EXPECT) && self.read(parts, body, 0).await.is_ok()
+    }
+
+    async fn route(&self, parts: &Parts, body: &mut Unread) -> Result<Reply> {
+        let received = Instant::now();
+        let Some(target) = target(parts.uri.path()) else { return Err(no_path(parts)) };
+        if !target.takes(&parts.method) {
+            return Err(NnrpError::new(Reason::MethodNotAllowed, format!("{}: expected {}, got {}", path(parts), target.allow(), method(parts))).with("allow", target.allow()));
+        }
+        let engine = &self.shared.engine;
+        match target {
+            Target::Model { name, version, verb: Verb::Infer } => self.infer(parts, body, (&name, &version), received).await,
+            Target::Model { name, version, verb: Verb::Metadata } => Ok(json(StatusCode::OK, &engine.model(&name, &version)?.metadata(&engine.versions(&name)))),
+            Target::Model { name, version, verb: Verb::Ready } => {
+                let loaded = engine.model(&name, &version)?;
+                Ok(json(StatusCode::OK, &json!({"name": &*loaded.name, "ready": true})))
+            }
+            Target::Server => Ok(json(StatusCode::OK, &server_metadata())),
+            Target::Live => Ok(json(StatusCode::OK, &json!({"live": true}))),
+            Target::Ready => Ok(self.ready()),
+            Target::Models => {
+                let mut names: Vec<_> = engine.models().iter().map(|loaded| loaded.name.clone()).collect();
+                names.dedup();
+                let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+                Ok(compressed(Bytes::from(json!({"models": names}).to_string()), &parts.headers))
+            }
+            Target::Index => self.index(parts, body).await,
+        }
+    }
+
+    async fn infer(&self, parts: &Parts, body: &mut Unread, (name, version): (&str, &str), received: Instant) -> Result<Reply> {
+        check_content_type(&parts.headers)?;
+        let json_size = number(&parts.headers, &JSON_SIZE)?;
+        let bytes = self.read(parts, body, json_size.unwrap_or(0)).await?;
+        let engine = &self.shared.engine;
+        let (mut answer, wanted) = if json_size == Some(0) {
+            let loaded = engine.model(name, version)?;
+            let (request, wanted) = decode_raw_request(name, version, &bytes, loaded.signature())?;
+            (engine.infer_async(request), wanted)
+        } else {
+            let (request, wanted) = decode_request(name, version, &bytes, json_size, received)?;
+            (engine.infer_async(request), wanted)
+        };
+        drop(bytes);
+        let response = match answer.take_ready() {
+            Some(response) => response?,
+            None => {
+                self.activity.wait();
+                answer.await?
+            }
+        };
+        Ok(inferred(encode_response(&response, &wanted)?, &parts.headers))
+    }
+
+    async fn read(&self, parts: &Parts, body: &mut Unread, head: usize) -> Result<Bytes> {
+        let Some(incoming) = &mut body.body else { return Ok(Bytes::new()) };
+        body.begun = true;
+        let settings = &self.shared.settings;
+        let bounds = Bounds { byte_size: settings.max_body_bytes, pause: settings.read_timeout };
+        let result = body::read(&parts.headers, &mut *incoming, head, bounds, &self.pool).await;
+        if result.is_ok() || incoming.is_end_stream() {
+            body.body = None;
+        }
+        result
+    }
+
+    fn ready(&self) -> Reply {
+        let ready = self.shared.engine.ready();
+        let mut reply = json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &json!({"ready": ready}));
+        if !ready {
+            retry_later(&mut reply);
+        }
+        reply
+    }
+
+    async fn index(&self, parts: &Parts, body: &mut Unread) -> Result<Reply> {
+        let bytes = self.read(parts, body, 0).await?;
+        if !bytes.trim_ascii().is_empty() {
+            let asked: Value = serde_json::from_slice(&bytes).map_err(|error| NnrpError::new(Reason::Malformed, format!("body: {error}")))?;
+            let ready = asked.as_object().map(|asked| asked.get("ready").is_none_or(Value::is_boolean));
+            if ready != Some(true) {
+                return Err(NnrpError::new(Reason::Malformed, "body: expected nothing or {\"ready\": true or false}, got something else"));
+            }
+        }
+        let models = self.shared.engine.models();
+        let entry = |loaded: &Arc<nnrp_core::Loaded>| json!({"name": &*loaded.name, "version": &*loaded.version, "state": "READY"});
+        Ok(compressed(Bytes::from(Value::Array(models.iter().map(entry).collect()).to_string()), &parts.headers))
+    }
+
+    #[cold]
+    fn fail(&self, error: &NnrpError, parts: &Parts) -> Reply {
+        let mut reply = failed(error, &parts.headers, self.shared.settings.queue_full_status);
+        if error.is(Reason::MethodNotAllowed)
+            && let Some(allow) = error.details().get("allow").and_then(Value::as_str).and_then(|allow| HeaderValue::from_str(allow).ok())
+        {
+            reply.headers_mut().insert(header::ALLOW, allow);
+        }
+        reply
+    }
+}
+
+/// Runs a future, catching a panic within it.
+pub(crate) async fn unwound<T>(work: impl Future<Output = T>) -> std::result::Result<T, Box<dyn Any + Send>> {
+    let mut work = pin!(work);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(poll) => poll.map(Ok),
+        Err(payload) => std::task::Poll::Ready(Err(payload)),
+    })
+    .await
+}
+
+#[cold]
+fn no_path(parts: &Parts) -> NnrpError {
+    NnrpError::new(Reason::PathNotFound, format!("no such path: '{}'", path(parts))).with("path", path(parts))
+}
+
+fn path(parts: &Parts) -> String {
+    excerpt(parts.uri.path())
+}
+
+fn method(parts: &Parts) -> String {
+    excerpt(parts.method.as_str())
+}
+
+/// Media types whose body may be an inference request; `curl -d` says that it sends a form.
+const READABLE: [&[u8]; 6] =
+    [b"application/json", b"application/octet-stream", b"application/x-www-form-urlencoded", b"application/binary", b"text/plain", b"text/json"];
+
+fn check_content_type(headers: &HeaderMap) -> Result<()> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let media = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    let suffixed = media.len() > 5 && media.ends_with(b"+json");
+    if media.is_empty() || suffixed || READABLE.iter().any(|readable| media.eq_ignore_ascii_case(readable)) {
+        return Ok(());
+    }
+    let got = excerpt(&String::from_utf8_lossy(media));
+    let message = format!("header 'content-type': expected application/json or application/octet-stream, got '{got}'");
+    Err(NnrpError::new(Reason::UnsupportedMediaType, message).with("got", got))
+}
