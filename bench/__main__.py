@@ -53,15 +53,11 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"parts, of {','.join(PARTS)}")
     parser.add_argument("--quick", action="store_true", help="one short round of everything")
     parser.add_argument("--without-triton", action="store_true", help="leave Triton out")
-    parser.add_argument(
-        "--ours", default=OURS, help="command of our server; {repository}, {http}, {grpc} are filled in"
-    )
+    parser.add_argument("--ours", default=OURS, help="command of our server; {repository}, {http}, {grpc} are filled in")
     parser.add_argument("--write-results", action="store_true", help="write bench/RESULTS.md; only a whole run may")
     asked = parser.parse_args()
     whole = asked.only == list(PARTS) and not asked.quick and not asked.without_triton and asked.ours == OURS

@@ -50,7 +50,7 @@ def measure(options: Options) -> list[Table]:
 
 def _four(options: Options) -> dict[str, Callable[[], Server | None]]:
     repository = write_repository(WORK / "four", {name: identity("small") for name in FOUR})
-    triton_repository = write_triton_repository(WORK / "four-triton", {name: "small" for name in FOUR})
+    triton_repository = write_triton_repository(WORK / "four-triton", dict.fromkeys(FOUR, "small"))
     return {
         "ours": lambda: servers.ours(options, repository),
         "triton": lambda: servers.triton(options, triton_repository),
@@ -123,9 +123,7 @@ def _import(options: Options) -> list[Row]:
     found: list[dict[str, Any]] = []
     if nnrp() is not None:
         for _ in range(2 * options.rounds + 1):
-            done = subprocess.run(
-                [sys.executable, "-c", _IMPORT], capture_output=True, text=True, timeout=60, check=True
-            )
+            done = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, timeout=60, check=True)
             found.append(json.loads(done.stdout))
     brought = {name for one in found for name in one["brought"]}
     took_ms = [one["took_ms"] for one in found]

@@ -33,9 +33,7 @@ class CCall:
         self._library = ctypes.CDLL(str(call_floor()))
         self._library.floor_open.restype = ctypes.c_void_p
         self._library.floor_time.restype = ctypes.c_bool
-        self._model = ctypes.c_void_p(
-            self._library.floor_open(str(onnxruntime_library()).encode(), str(model).encode())
-        )
+        self._model = ctypes.c_void_p(self._library.floor_open(str(onnxruntime_library()).encode(), str(model).encode()))
         self._x = x
         self._shape = (ctypes.c_int64 * x.ndim)(*x.shape)
 

@@ -48,15 +48,12 @@ def check(server: Server, model: str, form: str) -> None:
 def load(server: Server, model: str, form: str, connections: int, seconds: int, paths: list[str] | None = None) -> Load:
     """Keep `connections` busy with one request each for `seconds`.
 
-    Args:
-        paths: HTTP only: paths to post to in turn instead of the model's own.
+    HTTP may post to `paths` in turn instead of the model's own.
     """
     request = body(model, form)
     before = server.cpu_s()
-    if form == "grpc":
-        found = _h2load(server, model, request, connections, seconds)
-    else:
-        found = _wrk(server, model, request, connections, seconds, paths or [])
+    how = (server, model, request, connections, seconds)
+    found = _h2load(*how) if form == "grpc" else _wrk(*how, paths or [])
     cpu_us = (server.cpu_s() - before) * 1e6
     return Load(**found, cpu_us=cpu_us / max(found["requests"], 1))
 

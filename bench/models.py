@@ -29,9 +29,7 @@ def example(name: str) -> NDArray[np.float32]:
 def identity(name: str) -> bytes:
     """Make an ONNX model that copies `input` to `output`; the first dimension is a batch of any length."""
     tail = SHAPES[name][1:]
-    graph = helper.make_graph(
-        [helper.make_node("Identity", ["input"], ["output"])], name, [_floats("input", tail)], [_floats("output", tail)]
-    )
+    graph = helper.make_graph([helper.make_node("Identity", ["input"], ["output"])], name, [_floats("input", tail)], [_floats("output", tail)])
     return _serialized(graph)
 
 

@@ -51,9 +51,7 @@ class Server:
     def start(self) -> None:
         """Start the process; it is not ready yet."""
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
-            )
+            self._process = subprocess.Popen(self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True)
 
     def __enter__(self) -> Server:
         self.start()

@@ -71,10 +71,7 @@ class Table:
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         text = [self.name]
         for line in lines:
-            cells = [
-                cell.rjust(width) if title in self._numbers() else cell.ljust(width)
-                for title, cell, width in zip(lines[0], line, widths, strict=True)
-            ]
+            cells = [cell.rjust(width) if title in self._numbers() else cell.ljust(width) for title, cell, width in zip(lines[0], line, widths, strict=True)]
             text.append("  ".join(cells).rstrip())
         return "\n".join(text)
 

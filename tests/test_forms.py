@@ -64,7 +64,12 @@ def _sample(datatype: str) -> Wire:
 
 GOOD = [
     *(
-        _same(f"{datatype} comes back bit for bit", f"identity_{datatype.lower()}", _sample(datatype), not_for=JSON_LESS if datatype in ("FP16", "BF16") else frozenset())
+        _same(
+            f"{datatype} comes back bit for bit",
+            f"identity_{datatype.lower()}",
+            _sample(datatype),
+            not_for=JSON_LESS if datatype in ("FP16", "BF16") else frozenset(),
+        )
         for datatype in ONNX_TYPES
     ),
     _same("a scalar has no dimensions", "scalar", floats(2.5, shape=())),
@@ -77,7 +82,9 @@ GOOD = [
     Case("outputs come in the order asked", "two_by_two", (("a", ints(2)), ("b", ints(3))), {"product": ints(6), "sum": ints(5)}, outputs=("product", "sum")),
     Case("one output can be asked for", "two_by_two", (("a", ints(2)), ("b", ints(3))), {"product": ints(6)}, outputs=("product",)),
     Case("an optional input may be left out", "optional_bias", (("x", floats(1, 2, shape=(2,))),), {"y": floats(11, 12, shape=(2,))}),
-    Case("an optional input may be given", "optional_bias", (("bias", floats(5, shape=(1,))), ("x", floats(1, 2, shape=(2,)))), {"y": floats(6, 7, shape=(2,))}),
+    Case(
+        "an optional input may be given", "optional_bias", (("bias", floats(5, shape=(1,))), ("x", floats(1, 2, shape=(2,)))), {"y": floats(6, 7, shape=(2,))}
+    ),
 ]
 
 
@@ -106,7 +113,14 @@ BAD = [
     _bad("a BOOL that is neither", "VALUE_OUT_OF_RANGE", ("x", ("BOOL", (1, 4), b"\0\1\2\1")), model="identity_bool", not_for=TYPED),
     _bad("a BYTES length past the end", "BYTE_SIZE_MISMATCH", ("x", ("BYTES", (1, 4), b"\xff\0\0\0ab")), model="identity_bytes", not_for=TYPED),
     _bad("a BYTES element too few", "BYTE_SIZE_MISMATCH", ("x", ("BYTES", (1, 4), wire.pack([b"a"]))), model="identity_bytes"),
-    _bad("a deadline that passes during the run", "DEADLINE", ("n", ("INT64", (), struct.pack("<q", 60_000))), model="slow", code="DEADLINE_EXCEEDED", timeout=0.2),
+    _bad(
+        "a deadline that passes during the run",
+        "DEADLINE",
+        ("n", ("INT64", (), struct.pack("<q", 60_000))),
+        model="slow",
+        code="DEADLINE_EXCEEDED",
+        timeout=0.2,
+    ),
     _bad("a run that fails inside the runtime", "RUN_FAILED", ("shape", ("INT64", (2,), struct.pack("<2q", 4, 5))), model="failing", code="RUNTIME_FAILURE"),
 ]
 FORMS = ("python", "python_http", "python_grpc", "rest_json", "rest_binary", "grpc_raw", "grpc_typed", "c")
@@ -117,7 +131,8 @@ def forms(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Form]]
     """Every form over the same models: one server, one engine in process, one engine behind the C ABI."""
     folder = repository(tmp_path_factory.mktemp("forms"))
     spec = importlib.util.find_spec("onnxruntime")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     engine = CEngine(ROOT / "target" / "release" / "libnnrp.so", Path(spec.origin).parent / "capi", folder)
     local = nnrp.Engine()
     for file in folder.glob("*/*/model.onnx"):

@@ -44,5 +44,5 @@ def test_a_models_folder_is_one_model(tmp_path: Path) -> None:
 def test_nothing_there_says_what_was_expected(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no file or folder"):
         find(tmp_path / "nowhere")
-    with pytest.raises(NotFound, match="VERSION/model.onnx"):
+    with pytest.raises(NotFound, match=r"VERSION/model\.onnx"):
         find(tmp_path)

@@ -10,15 +10,13 @@ Errors are in `nnrp.errors`; `NnrpError` is their root. Importing this package i
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-from nnrp._nnrp import VERSION as __version__
-from nnrp._nnrp import Client, Engine, Model, Server, Tensor, inspect
 
 if TYPE_CHECKING:
     from nnrp import errors as errors
     from nnrp import runtimes as runtimes
-    from nnrp.engine import load
+    from nnrp.engine import Engine, inspect, load
     from nnrp.errors import (
         AlreadyExists,
         Cancelled,
@@ -32,9 +30,12 @@ if TYPE_CHECKING:
         Unavailable,
         Unimplemented,
     )
-    from nnrp.model import Session, TensorSpec
-    from nnrp.remote import connect
-    from nnrp.server import serve
+    from nnrp.model import Model, Session, TensorSpec
+    from nnrp.remote import Client, connect
+    from nnrp.server import Server, serve
+    from nnrp.tensor import Tensor
+
+    __version__: str
 
 __all__ = [
     "AlreadyExists",
@@ -62,17 +63,30 @@ __all__ = [
     "serve",
 ]
 
-_HOMES = {"Session": "model", "TensorSpec": "model", "connect": "remote", "load": "engine", "serve": "server"}
+_HOMES = {
+    "Client": "remote",
+    "Engine": "engine",
+    "Model": "model",
+    "Server": "server",
+    "Session": "model",
+    "Tensor": "tensor",
+    "TensorSpec": "model",
+    "connect": "remote",
+    "inspect": "engine",
+    "load": "engine",
+    "serve": "server",
+}
 
 
 def __getattr__(name: str) -> Any:
-    import importlib
-
     if name in {"errors", "runtimes"}:
-        return importlib.import_module(f"nnrp.{name}")
-    if name not in __all__:
+        return import_module(f"nnrp.{name}")
+    if name == "__version__":
+        value = import_module("nnrp._nnrp").VERSION
+    elif name in __all__:
+        value = getattr(import_module(f"nnrp.{_HOMES.get(name, 'errors')}"), name)
+    else:
         raise AttributeError(f"module 'nnrp' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"nnrp.{_HOMES.get(name, 'errors')}"), name)
     globals()[name] = value
     return value
 

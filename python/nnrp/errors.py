@@ -356,7 +356,7 @@ def _tree(root: type[NnrpError]) -> dict[str, type[NnrpError]]:
 _CLASSES = _tree(NnrpError)
 
 
-def from_core(code: str, reason: str, message: str, details: str) -> NnrpError:
+def from_core(code: str, reason: str, message: str, details: str, request_id: str | None = None) -> NnrpError:
     """Make the error that the engine or a server tells of.
 
     A reason that is not in the table, as a newer server may send, becomes its code's class and keeps its name.
@@ -366,4 +366,6 @@ def from_core(code: str, reason: str, message: str, details: str) -> NnrpError:
         kind = _CLASSES.get(code, NnrpError)
     error = kind(message, reason=reason)
     error.details = json.loads(details)
+    told = error.details.pop("request_id", None)
+    error.request_id = request_id or told
     return error

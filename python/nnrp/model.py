@@ -1,13 +1,33 @@
-"""What a model tells of itself, and asking it from an event loop."""
+"""A model that answers, wherever it runs, and what it tells of itself."""
 
 from __future__ import annotations
 
-import asyncio
+import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
+
+from nnrp import _nnrp
+from nnrp.errors import NotOffered
 
 if TYPE_CHECKING:
-    from nnrp._nnrp import Model, Outputs
+    import asyncio
+
+    import numpy.typing as npt
+
+    from nnrp.engine import Engine
+    from nnrp.remote import Client
+
+    Outputs: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+class SupportsDLPack(Protocol):
+    """What has `__dlpack__`: tensors of PyTorch, JAX, TensorFlow, CuPy …"""
+
+    def __dlpack__(self) -> Any: ...
+
+
+TensorLike: TypeAlias = "npt.ArrayLike | SupportsDLPack | _nnrp.Tensor | None"
+Parameters: TypeAlias = Mapping[str, bool | int | float | str]
 
 
 class TensorSpec(NamedTuple):
@@ -17,7 +37,7 @@ class TensorSpec(NamedTuple):
         name: its name.
         datatype: the element type, as the Open Inference Protocol names it: "FP32".
         shape: dimensions; -1 where any size will do.
-        optional: may be left out.
+        optional: may be left out; a server does not tell.
     """
 
     name: str
@@ -34,42 +54,155 @@ class Session(NamedTuple):
         version: the runtime's own version.
         format: the file's format.
         device: what runs it.
+        settings: the settings that hold: what was asked for, as it was honoured, and defaults.
         exclusive: takes one call at a time; the engine sees to it.
         cancellable: a run can be ended before it is done.
-        settings: the settings that hold: what was asked for, as it was honoured, and defaults.
     """
 
     runtime: str
     version: str
     format: str
     device: str
+    settings: dict[str, Any]
     exclusive: bool
     cancellable: bool
-    settings: dict[str, Any]
 
 
-async def infer_async(
-    model: Model,
-    inputs: Mapping[str, Any],
-    outputs: Sequence[str] | None,
-    timeout: float | None,
-    id: str | None,
-    parameters: Mapping[str, bool | int | float | str] | None,
-) -> Outputs:
-    """Do what `Model.infer_async` says."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Outputs] = loop.create_future()
+class Model(_nnrp.Model):
+    """A model that answers: loaded in this process by `nnrp.load`, or served elsewhere and found by `nnrp.connect`.
 
-    def deliver(answer: Outputs | None, error: Exception | None) -> None:
-        loop.call_soon_threadsafe(_settle, future, answer, error)
+    Call it with its inputs, by position in the signature's order or by name: `model(x)`, `model(pixels=x)`. NumPy arrays, objects with
+    `__dlpack__` in CPU memory, and buffers are read in place, without a copy; big-endian, strided and unaligned arrays are copied once. An
+    array's type must be the signature's: nothing is cast. Lists and Python numbers take the signature's type where every value fits it. None
+    leaves an optional input out. Do not write to an input before the call returns.
 
-    started = model._start(inputs, outputs, timeout, id, parameters, deliver)
-    if isinstance(started, dict):
-        return started
-    try:
-        return await future
-    finally:
-        started()
+    The answer is a dict of NumPy arrays in the signature's order. They own their memory and may be written to. BYTES come as arrays of bytes
+    objects; BF16, FP8 and four-bit integers as arrays of ml_dtypes where that package is installed, else as `nnrp.Tensor`.
+
+    Any number of threads may call at once. A call that the session is expected to answer within 50 µs keeps the interpreter lock, any other
+    releases it.
+
+    Raises:
+        InvalidArgument: the inputs do not fit the signature; the subclass tells how (ShapeMismatch, DatatypeMismatch, MissingInput …).
+        NnrpError: any other error of the specification.
+
+    Example:
+        >>> model = nnrp.load("double.onnx")
+        >>> model(np.array([1, 2, 3], np.float32))
+        {'y': array([3., 5., 7.], dtype=float32)}
+    """
+
+    __slots__ = ("_home", "inputs", "outputs")
+
+    inputs: tuple[TensorSpec, ...]
+    """What it takes, in the model's order."""
+    outputs: tuple[TensorSpec, ...]
+    """What it gives, in the model's order."""
+    _home: Engine | Client
+
+    def __new__(cls, home: Engine | Client, name: str, version: str | None = None) -> Self:
+        """See `nnrp.load`, `nnrp.connect`, `Engine.model` and `Client.model`, which make models."""
+        told = home._signature(name, version or "")
+        optional = told.get("optional") or [False] * len(told["inputs"])
+        inputs = tuple(_spec(one, may_miss) for one, may_miss in zip(told["inputs"], optional, strict=True))
+        outputs = tuple(_spec(one) for one in told["outputs"])
+        self = super().__new__(cls, home, name, told["version"], [spec[:2] for spec in inputs], [spec[:2] for spec in outputs])
+        self._home, self.inputs, self.outputs = home, inputs, outputs
+        return self
+
+    def infer(
+        self,
+        inputs: Mapping[str, TensorLike],
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+        id: str | None = None,
+        parameters: Parameters | None = None,
+    ) -> Outputs:
+        """Answer one request.
+
+        Args:
+            inputs: input name → value, as the class describes them.
+            outputs: the names of the outputs wanted, in the order wanted; default: all.
+            timeout: seconds after which nobody wants the answer.
+            id: an id for the request, for logs and errors.
+            parameters: request parameters, for a server.
+
+        Returns:
+            Output name → array, in the order asked for.
+
+        Raises:
+            DeadlineExceeded: the timeout passed first.
+            NnrpError: as a call does.
+        """
+        answer: Outputs = self._infer(dict(inputs), outputs, timeout, id, list((parameters or {}).items()), None)
+        return answer
+
+    async def infer_async(
+        self,
+        inputs: Mapping[str, TensorLike],
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+        id: str | None = None,
+        parameters: Parameters | None = None,
+    ) -> Outputs:
+        """Answer one request without blocking the event loop; takes and gives what `infer` does.
+
+        Cancelling the task cancels the request, and the run if the runtime can end one. The inputs are kept until the answer is there.
+        """
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outputs] = loop.create_future()
+
+        def deliver(answer: Outputs | None, error: Exception | None) -> None:
+            loop.call_soon_threadsafe(_settle, future, answer, error)
+
+        started: Any = self._infer(dict(inputs), outputs, timeout, id, list((parameters or {}).items()), deliver)
+        if isinstance(started, dict):
+            return started
+        try:
+            return await future
+        finally:
+            started()
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine that holds it; None for a model behind a server."""
+        from nnrp.engine import Engine
+
+        return self._home if isinstance(self._home, Engine) else None
+
+    @property
+    def session(self) -> Session | None:
+        """How it was loaded; None for a model behind a server."""
+        return None if self.engine is None else Session(**json.loads(self.engine._tell("session", self.name, self.version))["session"])
+
+    def metadata(self) -> dict[str, Any]:
+        """Tell the model metadata of the Open Inference Protocol: name, versions, platform, inputs, outputs."""
+        return self._home._metadata(self.name, self.version)
+
+    def statistics(self) -> dict[str, Any]:
+        """Tell what its requests came to: counts, nanoseconds, quantiles, failures by reason.
+
+        Raises:
+            NotOffered: the model is behind a server, whose statistics are its own.
+        """
+        if self.engine is None:
+            raise NotOffered("statistics: expected a model in this process, got one behind a server", model=self.name)
+        told: dict[str, Any] = json.loads(self.engine._tell("statistics", self.name, self.version))
+        return told
+
+    def __repr__(self) -> str:
+        takes, gives = (", ".join(f"{spec.name}: {spec.datatype}{list(spec.shape)}" for spec in side) for side in (self.inputs, self.outputs))
+        version = f" version {self.version}" if self.version else ""
+        return f"<nnrp.Model {self.name}{version} ({takes}) → ({gives}), {'remote' if self.engine is None else 'in process'}>"
+
+
+def _spec(told: Mapping[str, Any], optional: bool = False) -> TensorSpec:
+    # Protobuf's JSON writes whole numbers as text.
+    return TensorSpec(told["name"], told["datatype"], tuple(int(dim) for dim in told["shape"]), optional)
 
 
 def _settle(future: asyncio.Future[Outputs], answer: Outputs | None, error: Exception | None) -> None:

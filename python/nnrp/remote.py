@@ -2,12 +2,62 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from nnrp._nnrp import Client, Model
-from nnrp.errors import InvalidOption, ModelNotFound
+from nnrp import _nnrp
+from nnrp.errors import InvalidOption, Malformed, ModelNotFound
+from nnrp.model import Model
 
 LISTED = 16
+
+
+class Client(_nnrp.Client):
+    """A server of the Open Inference Protocol, seen from outside.
+
+    Args:
+        url: "http://host:port" for REST or "grpc://host:port". Nothing is sent yet.
+
+    Example:
+        >>> client = nnrp.Client("http://127.0.0.1:8000")
+        >>> client.model("double")(np.float32([1, 2, 3]))
+        {'y': array([3., 5., 7.], dtype=float32)}
+    """
+
+    __slots__ = ()
+
+    def models(self) -> list[dict[str, str]]:
+        """List the server's models: one dict for each version, with name, version, state and reason."""
+        told: list[dict[str, str]] = json.loads(self._ask("index"))
+        return told
+
+    def model(self, name: str, version: str | None = None) -> Model:
+        """Give a model of the server, to be called as if it were here; without a version, the server chooses at each call."""
+        return Model(self, name, version)
+
+    def metadata(self, model: str | None = None, version: str | None = None) -> dict[str, Any]:
+        """Tell the server's metadata, or a model's when it is named."""
+        return self._metadata(model or "", version or "")
+
+    def live(self) -> bool:
+        """Tell whether the server answers at all."""
+        return self._ask("live") == "true"
+
+    def ready(self, model: str | None = None, version: str | None = None) -> bool:
+        """Tell whether the server, or a model when it is named, takes requests."""
+        return self._ask("ready", model or "", version or "") == "true"
+
+    def _metadata(self, name: str, version: str) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self._ask("metadata", name, version))
+        return told
+
+    def _signature(self, name: str, version: str) -> dict[str, Any]:
+        told = self._metadata(name, version)
+        sides = [told.get("inputs"), told.get("outputs")]
+        if not all(isinstance(side, list) and all(isinstance(one, dict) and {"name", "datatype", "shape"} <= one.keys() for one in side) for side in sides):
+            raise Malformed(f"metadata of model '{name}': expected inputs and outputs with name, datatype and shape", model=name)
+        return told | {"version": version}
 
 
 def connect(url: str, model: str | None = None, version: str | None = None) -> Model:
@@ -30,8 +80,7 @@ def connect(url: str, model: str | None = None, version: str | None = None) -> M
     """
     server, named, numbered = _split(url)
     client = Client(server)
-    name = model or named or _only(client)
-    return client.model(name, version or numbered)
+    return client.model(model or named or _only(client), version or numbered)
 
 
 def _split(url: str) -> tuple[str, str | None, str | None]:

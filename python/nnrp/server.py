@@ -3,12 +3,84 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
 
-from nnrp._nnrp import Engine, Model, Server
-from nnrp.engine import StrPath
+from nnrp import _nnrp
+from nnrp.engine import Engine, StrPath
 from nnrp.errors import InvalidOption
+from nnrp.model import Model
+
+
+class Server(_nnrp.Server):
+    """A running server; `nnrp.serve` makes it. As a context manager it stops at the end of the block."""
+
+    __slots__ = ("_host", "_stopped", "engine")
+
+    engine: Engine
+    """The engine that answers."""
+    _host: str
+    _stopped: threading.Event
+
+    def __new__(
+        cls,
+        engine: Engine,
+        host: str,
+        http_port: int | None,
+        grpc_port: int | None,
+        threads: int,
+        max_body_bytes: int,
+        max_connections: int,
+        queue_full_status: int,
+    ) -> Self:
+        self = super().__new__(cls, engine, host, (http_port, grpc_port), (threads, max_body_bytes, max_connections), queue_full_status)
+        self.engine, self._host, self._stopped = engine, host, threading.Event()
+        return self
+
+    @property
+    def http_url(self) -> str | None:
+        """Where REST listens; None when it does not."""
+        return self._url("http", self._ports()[0])
+
+    @property
+    def grpc_url(self) -> str | None:
+        """Where gRPC listens; None when it does not."""
+        return self._url("grpc", self._ports()[1])
+
+    def stop(self, grace: float = 10.0) -> None:
+        """Take nothing new, finish what is in flight within `grace` seconds, and return. The engine takes nothing new from then on."""
+        if not 0 <= grace < float("inf"):
+            raise InvalidOption(f"grace: expected seconds from 0, got {grace}")
+        self._stop(timedelta(seconds=grace))
+        self._stopped.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the server is stopped, by another thread or a signal handler; Ctrl-C raises KeyboardInterrupt.
+
+        Args:
+            timeout: most seconds to wait; default: no end.
+
+        Returns:
+            Whether it was stopped.
+        """
+        return self._stopped.wait(timeout)
+
+    def _url(self, scheme: str, port: int | None) -> str | None:
+        # A wildcard is no place to connect to.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
+        return None if port is None else f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<nnrp.Server at {', '.join(url for url in (self.http_url, self.grpc_url) if url)}>"
 
 
 def serve(
@@ -47,16 +119,8 @@ def serve(
         ...     nnrp.connect(server.http_url)(np.float32([1, 2, 3]))
         {'y': array([3., 5., 7.], dtype=float32)}
     """
-    return Server(
-        _engine(source, name, options),
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        threads=threads,
-        max_body_bytes=max_body_bytes,
-        max_connections=max_connections,
-        queue_full_status=queue_full_status,
-    )
+    engine = _engine(source, name, options)
+    return Server(engine, host, http_port, grpc_port, threads, max_body_bytes, max_connections, queue_full_status)
 
 
 def _engine(source: Engine | Model | StrPath | Sequence[StrPath], name: str | None, options: Mapping[str, Any] | None) -> Engine:

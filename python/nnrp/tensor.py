@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import numpy as np
 
-from nnrp._nnrp import Tensor
+from nnrp import _nnrp
 from nnrp.errors import DatatypeMismatch, NotOffered, ShapeMismatch, ValueOutOfRange
 
 #: Datatype → NumPy's name for it, or the name that the package ml_dtypes gives it.
@@ -35,6 +36,70 @@ _FOREIGN = {name.partition(".")[2]: datatype for datatype, name in NAMES.items()
 _EXACT = {"b": "biufc", "u": "iuf", "i": "iuf", "f": "f"}
 
 
+class Tensor(_nnrp.Tensor):
+    r"""A datatype, a shape and bytes, for types that NumPy lacks: BF16, FP8, INT4, and BYTES.
+
+    Args:
+        datatype: a name of the Open Inference Protocol, such as "BF16" or "BYTES".
+        shape: dimensions, none negative.
+        data: the elements, row-major and little-endian, as anything with the buffer protocol; not copied. For BYTES also a flat sequence of
+            str and bytes. INT4 and UINT4 lie two to a byte, the first in the low half.
+
+    Raises:
+        UnknownDatatype, ByteSizeMismatch.
+
+    Example:
+        >>> nnrp.Tensor("BF16", [2], b"\x80\x3f\x00\x40")
+        nnrp.Tensor('BF16', (2,))
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, datatype: str, shape: Sequence[int], data: Any) -> Self:
+        return super().__new__(cls, datatype, [int(dim) for dim in shape], list(data) if isinstance(data, tuple) else data)
+
+    @property
+    def datatype(self) -> str:
+        """The element type, as the Open Inference Protocol names it."""
+        return self._about()[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The dimensions."""
+        return tuple(self._about()[1])
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        """Give the elements as an array that cannot be written to.
+
+        Nothing is copied, except BYTES, which become an array of bytes objects, and four-bit types, which take one byte an element.
+
+        Raises:
+            NotOffered: the type is one of the package ml_dtypes, which is not installed.
+        """
+        return _as_numpy(self.datatype, self.shape, self._plain())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __dlpack__(
+        self,
+        *,
+        stream: None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        if stream is not None:
+            raise BufferError("a tensor in CPU memory has no stream")
+        return self._dlpack(max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+    def __repr__(self) -> str:
+        return f"nnrp.Tensor('{self.datatype}', {self.shape})"
+
+
 def numpy_type(datatype: str) -> np.dtype[Any]:
     """Give the NumPy type of a datatype.
 
@@ -60,8 +125,7 @@ def adapt(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any] |
         name: the input's, for errors.
         datatype: the signature's, which lists and numbers take when every value fits it; arrays keep their own.
     """
-    array = value if isinstance(value, (np.ndarray, np.generic)) else _collect(value, name, datatype)
-    array = np.asarray(array)
+    array = np.asarray(value if isinstance(value, (np.ndarray, np.generic)) else _collect(value, name, datatype))
     foreign = _FOREIGN.get(array.dtype.name)
     if array.dtype.kind in "OSUT":
         return _strings(array, name)
@@ -80,6 +144,10 @@ def _collect(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any
         return _objects([value], ())
     if hasattr(value, "__dlpack__"):
         return np.from_dlpack(value)
+    if hasattr(value, "__array__"):
+        return np.asarray(value)
+    if datatype != "BYTES" and not isinstance(value, (list, tuple, int, float, str)):
+        return _buffer(value, name, datatype)
     try:
         natural = np.asarray(value, dtype=object if datatype == "BYTES" else None)
     except ValueError as error:
@@ -92,6 +160,14 @@ def _collect(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any
     return _fit(value, natural, wanted, name, datatype)
 
 
+def _buffer(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any]:
+    try:
+        return np.asarray(memoryview(value))
+    except (TypeError, ValueError) as error:
+        message = f"input '{name}': expected an array, __dlpack__, a buffer or a list, got {type(value).__name__}"
+        raise DatatypeMismatch(message, input=name, expected=datatype) from error
+
+
 def _fit(value: Any, natural: np.ndarray[Any, Any], wanted: np.dtype[Any], name: str, datatype: str) -> np.ndarray[Any, Any]:
     try:
         with np.errstate(over="raise"):
@@ -102,9 +178,9 @@ def _fit(value: Any, natural: np.ndarray[Any, Any], wanted: np.dtype[Any], name:
 
 def _strings(array: np.ndarray[Any, Any], name: str) -> Tensor:
     elements = array.ravel().tolist()
-    odd = next((element for element in elements if not isinstance(element, (str, bytes))), None)
-    if odd is not None:
-        raise DatatypeMismatch(f"input '{name}': expected elements of type str or bytes, got {type(odd).__name__}", input=name)
+    odd = [type(element).__name__ for element in elements if not isinstance(element, (str, bytes))]
+    if odd:
+        raise DatatypeMismatch(f"input '{name}': expected elements of type str or bytes, got {odd[0]}", input=name)
     return Tensor("BYTES", array.shape, elements)
 
 
@@ -120,22 +196,20 @@ def _objects(elements: list[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any
     return array.reshape(shape)
 
 
-def as_numpy(tensor: Tensor, plain: Any) -> np.ndarray[Any, Any]:
-    """Give a tensor of a type that NumPy lacks as an array; `plain` is its bytes, or its BYTES elements."""
-    if tensor.datatype == "BYTES":
-        return _objects(plain, tensor.shape)
-    wanted = numpy_type(tensor.datatype)
-    if tensor.datatype not in ("INT4", "UINT4"):
-        array: np.ndarray[Any, Any] = plain.view(wanted).reshape(tensor.shape)
-        return array
-    halves = np.stack([plain & 0xF, plain >> 4], axis=-1).reshape(-1)[: math.prod(tensor.shape)]
-    signed = (halves.astype(np.int8) ^ 8) - 8 if tensor.datatype == "INT4" else halves
-    return signed.astype(wanted).reshape(tensor.shape)
+def _as_numpy(datatype: str, shape: tuple[int, ...], plain: Any) -> np.ndarray[Any, Any]:
+    if datatype == "BYTES":
+        return _objects(plain, shape)
+    wanted = numpy_type(datatype)
+    array: np.ndarray[Any, Any] = plain
+    if datatype in ("INT4", "UINT4"):
+        halves = np.stack([array & 0xF, array >> 4], axis=-1).reshape(-1)[: math.prod(shape)]
+        return ((halves.astype(np.int8) ^ 8) - 8 if datatype == "INT4" else halves).astype(wanted).reshape(shape)
+    return array.view(wanted).reshape(shape)
 
 
-def present(tensor: Tensor) -> np.ndarray[Any, Any] | Tensor:
-    """Give an output as an array, or as it is where no installed package has its type."""
+def present(datatype: str, shape: Sequence[int], plain: Any) -> np.ndarray[Any, Any] | Tensor:
+    """Give an output that NumPy has no type for: as an array, or as a tensor where no installed package has its type either."""
     try:
-        return tensor.numpy()
+        return _as_numpy(datatype, tuple(shape), plain)
     except NotOffered:
-        return tensor
+        return Tensor(datatype, shape, plain)

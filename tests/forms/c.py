@@ -169,9 +169,7 @@ def _tensor(name: str, wire: Wire, kept: list[Any]) -> Tensor:
     )
     managed = Managed(major=1, minor=0, dl_tensor=inner)
     kept += [logical, stored, content, managed]
-    return Tensor(
-        struct_size=ct.sizeof(Tensor), name=name.encode(), tensor=ct.pointer(managed), datatype=number, ndim=len(shape), shape=logical
-    )
+    return Tensor(struct_size=ct.sizeof(Tensor), name=name.encode(), tensor=ct.pointer(managed), datatype=number, ndim=len(shape), shape=logical)
 
 
 def _wire(tensor: Tensor) -> tuple[str, Wire]:

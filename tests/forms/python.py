@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from forms import Case, Refused, Wire
-from forms.wire import pack
 
 import nnrp
+from forms import Case, Refused, Wire
+from forms.wire import pack
 
 
 def local(engine: nnrp.Engine, case: Case) -> dict[str, Wire]:

@@ -3,6 +3,7 @@ use crate::abi::{NnrpError, Status, Versioned};
 use nnrp_core::{NnrpError as Error, Reason, Result};
 use serde_json::Value;
 use std::ffi::{CStr, CString, c_char};
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -99,15 +100,15 @@ pub(crate) fn give_json(value: &Value) -> *mut c_char {
 
 /// The error of an argument that cannot be read.
 #[cold]
-pub(crate) fn malformed(argument: &str, expected: &str, got: impl std::fmt::Display) -> Error {
-    Error::new(Reason::Malformed, format!("{argument}: expected {expected}, got {got}")).with("argument", argument)
+pub(crate) fn malformed(argument: impl Display, expected: impl Display, got: impl Display) -> Error {
+    Error::new(Reason::Malformed, format!("{argument}: expected {expected}, got {got}")).with("argument", argument.to_string())
 }
 
 /// Puts what `make` gives where a caller wants it; NULL there until then.
 ///
 /// # Safety
 /// `slot` is NULL or points to a pointer that no other thread uses.
-pub(crate) unsafe fn put<T>(argument: &str, slot: *mut *mut T, make: impl FnOnce() -> Result<*mut T>) -> Result<()> {
+pub(crate) unsafe fn put<T>(argument: impl Display, slot: *mut *mut T, make: impl FnOnce() -> Result<*mut T>) -> Result<()> {
     // SAFETY: passed on from this function's caller.
     unsafe { refer(argument, slot)? };
     // SAFETY: `refer` has checked it.
@@ -122,7 +123,7 @@ pub(crate) unsafe fn put<T>(argument: &str, slot: *mut *mut T, make: impl FnOnce
 ///
 /// # Safety
 /// `pointer` is NULL or points to a `T` that lives, unchanged by others, for `'a`.
-pub(crate) unsafe fn refer<'a, T>(argument: &str, pointer: *const T) -> Result<&'a T> {
+pub(crate) unsafe fn refer<'a, T>(argument: impl Display, pointer: *const T) -> Result<&'a T> {
     if pointer.is_null() {
         return Err(malformed(argument, "a pointer", "NULL"));
     }
@@ -137,7 +138,7 @@ pub(crate) unsafe fn refer<'a, T>(argument: &str, pointer: *const T) -> Result<&
 ///
 /// # Safety
 /// `pointer` is NULL or points to `count` elements that live, unchanged by others, for `'a`.
-pub(crate) unsafe fn refer_all<'a, T>(argument: &str, pointer: *const T, count: usize) -> Result<&'a [T]> {
+pub(crate) unsafe fn refer_all<'a, T>(argument: impl Display, pointer: *const T, count: usize) -> Result<&'a [T]> {
     if count == 0 {
         return Ok(&[]);
     }
@@ -154,9 +155,9 @@ pub(crate) unsafe fn refer_all<'a, T>(argument: &str, pointer: *const T, count: 
 ///
 /// # Safety
 /// `pointer` is NULL or points to `struct_size` bytes that live, unchanged by others, for this call.
-pub(crate) unsafe fn read<T: Versioned>(argument: &str, pointer: *const T) -> Result<T> {
+pub(crate) unsafe fn read<T: Versioned>(argument: impl Display, pointer: *const T) -> Result<T> {
     // SAFETY: every versioned struct begins with its size.
-    let size = *unsafe { refer(argument, pointer.cast::<usize>())? };
+    let size = *unsafe { refer(&argument, pointer.cast::<usize>())? };
     if size < T::FIRST_SIZE || size > LARGEST_STRUCT {
         let expected = format!("struct_size of {} to be {}", T::NAME, size_of::<T>());
         return Err(malformed(argument, &expected, size).with("struct_size", size));
@@ -191,16 +192,16 @@ pub(crate) unsafe fn write<T: Versioned>(pointer: *mut T, value: &T) {
 ///
 /// # Safety
 /// `pointer` is NULL or points to bytes that end with NUL and live, unchanged by others, for `'a`.
-pub(crate) unsafe fn text<'a>(argument: &str, pointer: *const c_char) -> Result<&'a str> {
+pub(crate) unsafe fn text<'a>(argument: impl Display, pointer: *const c_char) -> Result<&'a str> {
     // SAFETY: passed on from this function's caller.
-    unsafe { optional_text(argument, pointer)? }.ok_or_else(|| malformed(argument, "text", "NULL"))
+    unsafe { optional_text(&argument, pointer)? }.ok_or_else(|| malformed(argument, "text", "NULL"))
 }
 
 /// Text of the caller's, or nothing.
 ///
 /// # Safety
 /// As [`text`].
-pub(crate) unsafe fn optional_text<'a>(argument: &str, pointer: *const c_char) -> Result<Option<&'a str>> {
+pub(crate) unsafe fn optional_text<'a>(argument: impl Display, pointer: *const c_char) -> Result<Option<&'a str>> {
     if pointer.is_null() {
         return Ok(None);
     }

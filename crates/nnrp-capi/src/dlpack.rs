@@ -10,6 +10,9 @@ use std::ptr;
 /// Most dimensions that a tensor may have.
 pub(crate) const DIMENSION_LIMIT: usize = 64;
 
+/// Largest copy in bytes of elements that are repeated by their strides: those cost the caller no memory.
+const REPEATED_LIMIT: usize = 1 << 30;
+
 const DLPACK_MAJOR: u32 = 1;
 /// Every tensor we give has its strides, as this version wants.
 const DLPACK_MINOR: u32 = 2;
@@ -41,14 +44,14 @@ fn refused(reason: Reason, input: &str, message: impl std::fmt::Display) -> Erro
 /// # Safety
 /// What the tensor points to is as DLPack says and lives, unchanged by others, for `'a`.
 pub(crate) unsafe fn import<'a>(input: &str, given: &NnrpTensor) -> Result<Tensor<'a>> {
-    let place = format!("input '{input}': tensor");
+    let place = format_args!("input '{input}': tensor");
     // SAFETY: passed on from this function's caller. Only the version may be read before it is known.
-    let version = unsafe { refer(&place, given.tensor.cast::<DLPackVersion>())? };
+    let version = unsafe { refer(place, given.tensor.cast::<DLPackVersion>())? };
     if version.major != DLPACK_MAJOR {
-        return Err(malformed(&place, "DLPack 1", format_args!("DLPack {}", version.major)));
+        return Err(malformed(place, "DLPack 1", format_args!("DLPack {}", version.major)));
     }
     // SAFETY: of a version whose layout we know; the caller vouches for the rest.
-    let managed = unsafe { refer(&place, given.tensor)? };
+    let managed = unsafe { refer(place, given.tensor)? };
     let tensor = &managed.dl_tensor;
     check_device(input, tensor.device)?;
     let stored = stored_datatype(input, tensor.dtype, managed.flags)?;
@@ -118,7 +121,7 @@ unsafe fn shape<'a>(input: &str, field: &str, ndim: i32, pointer: *const i64) ->
     let count = usize::try_from(ndim).ok().filter(|count| *count <= DIMENSION_LIMIT);
     let count = count.ok_or_else(|| refused(Reason::InvalidShape, input, format_args!("expected 0 to {DIMENSION_LIMIT} dimensions, got {ndim}")))?;
     // SAFETY: passed on from this function's caller.
-    unsafe { refer_all(&format!("input '{input}': {field}"), pointer, count) }
+    unsafe { refer_all(format_args!("input '{input}': {field}"), pointer, count) }
 }
 
 /// # Safety
@@ -131,7 +134,7 @@ unsafe fn elements<'a>(input: &str, tensor: &DLTensor, datatype: Datatype, shape
         return Ok(Data::Borrowed(&[]));
     }
     if tensor.data.is_null() {
-        return Err(malformed(&format!("input '{input}': tensor.data"), &format!("{byte_size} bytes"), "NULL"));
+        return Err(malformed(format_args!("input '{input}': tensor.data"), format_args!("{byte_size} bytes"), "NULL"));
     }
     let offset = usize::try_from(tensor.byte_offset).ok();
     let address = offset.and_then(|offset| tensor.data.addr().checked_add(offset)?.checked_add(byte_size).map(|_| offset));
@@ -141,7 +144,7 @@ unsafe fn elements<'a>(input: &str, tensor: &DLTensor, datatype: Datatype, shape
         None
     } else {
         // SAFETY: passed on from this function's caller.
-        Some(unsafe { refer_all(&format!("input '{input}': tensor.strides"), tensor.strides, shape.len())? })
+        Some(unsafe { refer_all(format_args!("input '{input}': tensor.strides"), tensor.strides, shape.len())? })
     };
     match strides {
         Some(strides) if !is_contiguous(shape, strides) => {
@@ -163,6 +166,9 @@ fn is_contiguous(shape: &[i64], strides: &[i64]) -> bool {
     })
 }
 
+/// Distances in bytes from one element to the next, for each axis.
+type Steps = smallvec::SmallVec<[isize; 6]>;
+
 /// Copies elements that lie anywhere into row-major order.
 ///
 /// # Safety
@@ -178,16 +184,16 @@ unsafe fn gather(input: &str, first: *const u8, datatype: Datatype, shape: &[i64
         let last = isize::try_from(*dimension).ok()?.checked_sub(1)?;
         sum.checked_add(step.checked_mul(last)?.checked_abs()?)
     });
-    reach.ok_or_else(outside)?;
+    let repeats = reach.ok_or_else(outside)?.unsigned_abs() < byte_size - size;
+    let too_large = || refused(Reason::InvalidShape, input, format_args!("its C-contiguous copy of {byte_size} bytes is too large"));
     let mut copy = Vec::new();
-    let no_memory = |_| refused(Reason::InvalidShape, input, format_args!("no memory for the {byte_size} bytes of a C-contiguous copy"));
-    copy.try_reserve_exact(byte_size).map_err(no_memory)?;
+    if repeats && byte_size > REPEATED_LIMIT || copy.try_reserve_exact(byte_size).is_err() {
+        return Err(too_large());
+    }
     // SAFETY: no step leaves what the caller vouches for.
     unsafe { gather_axis(&mut copy, first, size, shape, &steps) };
     Ok(Data::Shared(Bytes::from(copy)))
 }
-
-type Steps = smallvec::SmallVec<[isize; 6]>;
 
 /// # Safety
 /// Every element of that shape, `steps` bytes apart, is there to read, `size` bytes each.

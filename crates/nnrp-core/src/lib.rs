@@ -19,7 +19,7 @@ mod validate;
 
 pub use engine::{Answer, Engine, Settings};
 pub use error::{Code, NnrpError, Reason, Result};
-pub use message::{Input, Output, Parameter, Parameters, Request, Response};
+pub use message::{Input, Inputs, Names, Output, Parameter, Parameters, Request, Response};
 pub use model::{Loaded, ModelSpec, Signature, TensorSpec};
 pub use runtime::{Concurrency, Control, Outputs, Runtime, RuntimeInfo, Session, SessionInfo};
 pub use stop::{Cause, Stop};

@@ -34,6 +34,12 @@ pub struct Input<'n, 'd> {
     pub tensor: Tensor<'d>,
 }
 
+/// The inputs of a request; one is usual and costs no allocation.
+pub type Inputs<'n, 'd> = SmallVec<[Input<'n, 'd>; 1]>;
+
+/// Names of outputs, likewise.
+pub type Names<'n> = SmallVec<[Cow<'n, str>; 1]>;
+
 /// One inference request. `'n` is how long the names live, `'d` the bytes of the tensors.
 #[derive(Clone, Default)]
 pub struct Request<'n, 'd> {
@@ -46,9 +52,9 @@ pub struct Request<'n, 'd> {
     /// What the form does not take for itself.
     pub parameters: Parameters,
     /// The inputs, in any order.
-    pub inputs: SmallVec<[Input<'n, 'd>; 2]>,
+    pub inputs: Inputs<'n, 'd>,
     /// Names of the outputs wanted, in the order wanted; empty means all.
-    pub outputs: SmallVec<[Cow<'n, str>; 2]>,
+    pub outputs: Names<'n>,
     /// The instant after which nobody wants the answer.
     pub deadline: Option<Instant>,
     /// Lets a blocking caller stop its request from another thread.
@@ -74,5 +80,5 @@ pub struct Response {
     /// The request's id.
     pub id: Option<Box<str>>,
     /// The outputs, in the order asked for or the signature's.
-    pub outputs: SmallVec<[Output; 2]>,
+    pub outputs: SmallVec<[Output; 1]>,
 }

@@ -3,12 +3,12 @@ use crate::error::Result;
 use crate::model::{ModelSpec, Signature};
 use crate::stop::Stop;
 use crate::tensor::Tensor;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Outputs of a run, in the order they were asked for.
-pub type Outputs = SmallVec<[Tensor<'static>; 4]>;
+pub type Outputs = SmallVec<[Tensor<'static>; 1]>;
 
 /// What a runtime is, told without loading a model.
 #[derive(Clone, Debug)]
@@ -23,6 +23,13 @@ pub struct RuntimeInfo {
     pub devices: Vec<String>,
     /// JSON Schema of the options that [`Runtime::load`] takes.
     pub options: Value,
+}
+
+impl RuntimeInfo {
+    /// As one JSON document.
+    pub fn to_json(&self) -> Value {
+        json!({"name": self.name, "version": self.version, "formats": self.formats, "devices": self.devices, "options": self.options})
+    }
 }
 
 /// What can execute models on devices.
@@ -69,6 +76,21 @@ pub struct SessionInfo {
     pub cancellable: bool,
     /// Effective settings: what was asked for as it was honoured, and the defaults that hold.
     pub settings: Map<String, Value>,
+}
+
+impl SessionInfo {
+    /// As one JSON document, without the signature.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "runtime": self.runtime,
+            "version": self.runtime_version,
+            "format": self.format,
+            "device": self.device,
+            "settings": self.settings,
+            "exclusive": self.concurrency == Concurrency::Exclusive,
+            "cancellable": self.cancellable,
+        })
+    }
 }
 
 /// What goes along with a run.

@@ -3,8 +3,8 @@ use crate::error::{NnrpError, Reason, Result};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-/// Dimensions; `-1` only in signatures. Up to six without an allocation.
-pub type Shape = SmallVec<[i64; 6]>;
+/// Dimensions; `-1` only in signatures. Up to four without an allocation.
+pub type Shape = SmallVec<[i64; 4]>;
 
 macro_rules! datatypes {
     ($($variant:ident $name:literal $bits:literal $dlpack:expr, $json:literal;)*) => {

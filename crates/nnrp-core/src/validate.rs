@@ -1,6 +1,6 @@
 //! Everything that is checked before a runtime sees a request (spec §7.1): runtimes do not protect their callers.
 use crate::error::{NnrpError, Reason, Result, excerpt};
-use crate::message::Input;
+use crate::message::Inputs;
 use crate::model::{Signature, TensorSpec};
 use crate::tensor::{AlignedBuf, Data, Datatype, Tensor, bytes_elements, element_count};
 use smallvec::SmallVec;
@@ -10,9 +10,9 @@ use std::time::Instant;
 /// A request that fits its signature.
 pub(crate) struct Prepared<'d> {
     /// One slot for each input of the signature, in its order.
-    pub(crate) inputs: SmallVec<[Option<Tensor<'d>>; 2]>,
+    pub(crate) inputs: SmallVec<[Option<Tensor<'d>>; 1]>,
     /// Indices of the outputs wanted.
-    pub(crate) outputs: SmallVec<[usize; 4]>,
+    pub(crate) outputs: SmallVec<[usize; 2]>,
     /// Bytes of all inputs.
     pub(crate) byte_size: usize,
     /// The request's id.
@@ -27,12 +27,12 @@ pub(crate) struct Prepared<'d> {
 /// `INVALID_ARGUMENT` with the reason, the input's name, what was expected and what was got.
 pub(crate) fn prepare<'d>(
     signature: &Signature,
-    inputs: SmallVec<[Input<'_, 'd>; 2]>,
+    inputs: Inputs<'_, 'd>,
     outputs: &[Cow<'_, str>],
     id: Option<Box<str>>,
     arrived: Instant,
 ) -> Result<Prepared<'d>> {
-    let mut slots: SmallVec<[Option<Tensor<'d>>; 2]> = SmallVec::new();
+    let mut slots: SmallVec<[Option<Tensor<'d>>; 1]> = SmallVec::new();
     slots.resize_with(signature.inputs.len(), || None);
     let mut byte_size = 0;
     for input in inputs {
@@ -65,7 +65,7 @@ fn unknown(reason: Reason, what: &str, name: &str, specs: &[TensorSpec]) -> Nnrp
     NnrpError::new(reason, format!("{what} '{got}' is not in the signature: expected one of {known:?}")).with(what, got).with("expected", known)
 }
 
-fn wanted(signature: &Signature, names: &[Cow<'_, str>]) -> Result<SmallVec<[usize; 4]>> {
+fn wanted(signature: &Signature, names: &[Cow<'_, str>]) -> Result<SmallVec<[usize; 2]>> {
     if names.is_empty() {
         return Ok((0..signature.outputs.len()).collect());
     }
@@ -156,11 +156,12 @@ fn align(tensor: Tensor<'_>) -> Tensor<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Input;
     use crate::tensor::{Shape, push_bytes_element};
     use bytes::Bytes;
     use smallvec::smallvec;
 
-    fn check_all<'d>(signature: &Signature, inputs: SmallVec<[Input<'_, 'd>; 2]>, outputs: &[Cow<'_, str>]) -> Result<Prepared<'d>> {
+    fn check_all<'d>(signature: &Signature, inputs: Inputs<'_, 'd>, outputs: &[Cow<'_, str>]) -> Result<Prepared<'d>> {
         prepare(signature, inputs, outputs, None, Instant::now())
     }
 
@@ -182,7 +183,7 @@ mod tests {
         data
     }
 
-    fn reason(inputs: SmallVec<[Input<'_, '_>; 2]>, outputs: &[Cow<'_, str>]) -> String {
+    fn reason(inputs: Inputs<'_, '_>, outputs: &[Cow<'_, str>]) -> String {
         check_all(&signature(), inputs, outputs).err().expect("refused").reason().to_owned()
     }
 

@@ -1,17 +1,8 @@
-//! Errors and JSON documents, carried to the other language.
+//! Errors, carried to the other language.
 use nnrp_core::{NnrpError, Reason};
 use pyo3::intern;
 use pyo3::prelude::*;
 use serde_json::Value;
-
-/// The Python exception of an error: the class of its reason, with code, message and details.
-#[cold]
-pub(crate) fn raise(py: Python<'_>, error: &NnrpError) -> PyErr {
-    let details = Value::from(error.details().clone()).to_string();
-    let parts = (error.code().name(), error.reason(), error.message(), details);
-    let made = py.import(intern!(py, "nnrp.errors")).and_then(|errors| errors.call_method1(intern!(py, "from_core"), parts));
-    made.map_or_else(|failure| failure, PyErr::from_value)
-}
 
 /// Turns the core's results into Python's.
 pub(crate) trait OrRaise<T> {
@@ -19,18 +10,23 @@ pub(crate) trait OrRaise<T> {
 }
 
 impl<T> OrRaise<T> for nnrp_core::Result<T> {
+    #[inline]
     fn or_raise(self, py: Python<'_>) -> PyResult<T> {
-        self.map_err(|error| raise(py, &error))
+        self.map_err(|error| raise(py, &error, None))
     }
 }
 
-/// An error of the given reason that has no fields.
+/// The Python exception of an error: the class of its reason, with code, message and details, and the request's id.
 #[cold]
-pub(crate) fn refuse(py: Python<'_>, reason: Reason, message: impl Into<String>) -> PyErr {
-    raise(py, &NnrpError::new(reason, message))
+pub(crate) fn raise(py: Python<'_>, error: &NnrpError, id: Option<&str>) -> PyErr {
+    let details = Value::from(error.details().clone()).to_string();
+    let parts = (error.code().name(), error.reason(), error.message(), details, id);
+    let made = py.import(intern!(py, "nnrp.errors")).and_then(|errors| errors.call_method1(intern!(py, "from_core"), parts));
+    made.map_or_else(|failure| failure, PyErr::from_value)
 }
 
-/// The Python value of a JSON document.
-pub(crate) fn from_json<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
-    py.import(intern!(py, "json"))?.call_method1(intern!(py, "loads"), (value.to_string(),))
+/// An error that has no fields.
+#[cold]
+pub(crate) fn refuse(py: Python<'_>, reason: Reason, message: impl Into<String>) -> PyErr {
+    raise(py, &NnrpError::new(reason, message), None)
 }

@@ -1,4 +1,4 @@
-//! The Python form: five classes over the one engine. What needs no speed is in Python, beside this module.
+//! The Python form: five classes over the one engine. The package `nnrp` dresses them: names, defaults, docstrings, and what needs no speed.
 mod engine;
 mod error;
 mod model;
@@ -7,7 +7,7 @@ mod task;
 mod tensor;
 mod view;
 
-use error::{OrRaise, from_json};
+use error::OrRaise;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
@@ -28,11 +28,8 @@ mod _nnrp {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 }
 
-/// Tell what a model file is and needs, without loading it: format, signature, operator sets, operators, sizes.
-///
-/// Raises:
-///     FileNotFound, InvalidModel, NotOffered.
+/// What a model file is and needs, as one JSON document.
 #[pyfunction]
-fn inspect<'py>(py: Python<'py>, path: PathBuf) -> PyResult<Bound<'py, PyAny>> {
-    from_json(py, &py.detach(|| nnrp_runtimes::inspect(&path)).or_raise(py)?)
+fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    py.detach(|| nnrp_runtimes::inspect(&path)).map(|told| told.to_string()).or_raise(py)
 }

@@ -1,5 +1,5 @@
 //! Answers that come later, brought to the event loop that waits for them.
-use crate::model::{Model, failed};
+use crate::model::Model;
 use nnrp_core::{Response, Result};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
@@ -16,70 +16,59 @@ pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Response>> + Send>>
 struct Task {
     pending: Mutex<Option<Pending>>,
     model: Py<Model>,
-    id: Option<String>,
+    id: Option<Box<str>>,
     /// `deliver(answer, error)`, safe to call from any thread.
     deliver: Py<PyAny>,
 }
 
 /// Gives the answer if it is there, or else a function that cancels; then `deliver` is called once, from another thread.
-pub(crate) fn start<'py>(model: &Bound<'py, Model>, pending: Pending, id: Option<String>, deliver: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    let py = model.py();
+pub(crate) fn start<'py>(model: &Bound<'py, Model>, pending: Pending, id: Option<Box<str>>, deliver: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let task = Arc::new(Task { pending: Mutex::new(Some(pending)), model: model.clone().unbind(), id, deliver });
     if let Some(result) = task.poll() {
-        let response = result.map_err(|error| failed(py, &error, task.id.as_deref()))?;
-        return Ok(model.get().present(py, &response)?.into_any());
+        return Ok(model.get().present(model.py(), result, task.id.as_deref())?.into_any());
     }
     let cancel = move |_: &Bound<'_, _>, _: Option<&Bound<'_, _>>| {
         let pending = task.pending.lock().take();
         drop(pending);
     };
-    Ok(PyCFunction::new_closure(py, None, None, cancel)?.into_any())
+    Ok(PyCFunction::new_closure(model.py(), None, None, cancel)?.into_any())
 }
 
 impl Task {
     fn poll(self: &Arc<Self>) -> Option<Result<Response>> {
         let mut slot = self.pending.lock();
         let waker = Waker::from(self.clone());
-        match slot.as_mut()?.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(result) => {
-                *slot = None;
-                Some(result)
-            }
-            Poll::Pending => None,
-        }
+        let Poll::Ready(result) = slot.as_mut()?.as_mut().poll(&mut Context::from_waker(&waker)) else { return None };
+        *slot = None;
+        Some(result)
     }
 
     fn deliver(&self, py: Python<'_>, result: Result<Response>) {
-        let answer = result.map_err(|error| failed(py, &error, self.id.as_deref())).and_then(|response| self.model.get().present(py, &response));
-        let delivered = match answer {
+        // An event loop that has been closed wants no answer.
+        let _unheard = match self.model.get().present(py, result, self.id.as_deref()) {
             Ok(answer) => self.deliver.call1(py, (answer, py.None())),
             Err(error) => self.deliver.call1(py, (py.None(), error)),
         };
-        // An event loop that has been closed wants no answer.
-        drop(delivered);
     }
 }
 
 impl Wake for Task {
     /// The engine's thread only leaves a note: one thread of ours waits for the interpreter in its stead.
     fn wake(self: Arc<Self>) {
-        let _ = notes().send(self);
-    }
-}
-
-fn notes() -> &'static Sender<Arc<Task>> {
-    static NOTES: OnceLock<Sender<Arc<Task>>> = OnceLock::new();
-    NOTES.get_or_init(|| {
-        let (sender, receiver) = channel::<Arc<Task>>();
-        let work = move || {
-            for task in receiver {
-                if let Some(result) = task.poll() {
-                    Python::try_attach(|py| task.deliver(py, result));
+        static NOTES: OnceLock<Sender<Arc<Task>>> = OnceLock::new();
+        let notes = NOTES.get_or_init(|| {
+            let (sender, receiver) = channel::<Arc<Task>>();
+            let work = move || {
+                for task in receiver {
+                    if let Some(result) = task.poll() {
+                        Python::try_attach(|py| task.deliver(py, result));
+                    }
                 }
-            }
-        };
-        // Without the thread nothing is delivered, which a caller meets as its own timeout.
-        let _ = std::thread::Builder::new().name("nnrp-asyncio".to_owned()).spawn(work);
-        sender
-    })
+            };
+            // Without the thread nothing is delivered, which a caller meets as its own timeout.
+            let _ = std::thread::Builder::new().name("nnrp-asyncio".to_owned()).spawn(work);
+            sender
+        });
+        let _ = notes.send(self);
+    }
 }

@@ -1,38 +1,23 @@
-//! Tensors as Python sees them: the class for types that NumPy lacks, and outputs as NumPy arrays over the runtime's own memory.
+//! Bytes that Python holds, and outputs as NumPy arrays over the runtime's own memory.
 use crate::error::{OrRaise, refuse};
-use crate::view::{View, numpy_type};
-use bytes::Bytes;
+use crate::view::{numpy_type, view};
 use dlpark::ffi::{DLDataType, DLDataTypeCode, DLDevice};
 use dlpark::metadata::Dynamic;
-use dlpark::python::{DlpackExporter, ExportRequest, export_dlpack};
+use dlpark::python::ExportRequest;
 use dlpark::{DlpackFlags, Managed, ManagedTensorBase};
-use nnrp_core::tensor::{Data, bytes_elements, element_count, push_bytes_element};
+use nnrp_core::tensor::{bytes_elements, element_count, push_bytes_element};
 use nnrp_core::{Datatype, Reason};
-use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API, npy_intp};
+use numpy::npyffi::{self, NpyTypes, PY_ARRAY_API};
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyList, PyString};
 use std::ptr::null_mut;
 
 /// Outputs up to this size are copied into memory of NumPy's own: cheaper than keeping the runtime's (measured: 0.1 µs less a call).
 const SMALL: usize = 1024;
 
-/// A datatype, a shape and bytes, for types that NumPy lacks: BF16, FP8, INT4, and BYTES.
-///
-/// Args:
-///     datatype: a name of the Open Inference Protocol, such as "BF16" or "BYTES".
-///     shape: dimensions, none negative.
-///     data: the elements, row-major and little-endian, as anything with the buffer protocol; not copied. For BYTES also a flat sequence of
-///         str and bytes. INT4 and UINT4 lie two to a byte, the first in the low half.
-///
-/// Raises:
-///     UnknownDatatype, InvalidShape, ByteSizeMismatch.
-///
-/// Example:
-///     >>> nnrp.Tensor("BF16", [2], b"\x80\x3f\x00\x40")
-///     Tensor('BF16', (2,))
-#[pyclass(frozen, module = "nnrp")]
+#[pyclass(frozen, subclass, module = "nnrp._nnrp")]
 pub(crate) struct Tensor {
     pub(crate) inner: nnrp_core::Tensor<'static>,
     readonly: bool,
@@ -40,105 +25,58 @@ pub(crate) struct Tensor {
 
 #[pymethods]
 impl Tensor {
+    /// A tensor over a buffer of the caller's, which it keeps; BYTES also from a list of str and bytes.
     #[new]
     fn new(py: Python<'_>, datatype: &str, shape: Vec<i64>, data: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let datatype = Datatype::parse(datatype, "Tensor").or_raise(py)?;
-        let count = element_count(&shape).ok_or_else(|| refuse(py, Reason::InvalidShape, format!("tensor: shape {shape:?} cannot be")))?;
-        let elements = datatype == Datatype::Bytes && (data.is_instance_of::<PyList>() || data.is_instance_of::<PyTuple>());
-        let bytes = if elements { encode(data)? } else { shared(View::of(data, "data", None)?.share()) };
+        let datatype = Datatype::parse(datatype, "data").or_raise(py)?;
+        let mut inner = match data.cast::<PyList>() {
+            Ok(elements) if datatype == Datatype::Bytes => nnrp_core::Tensor::shared(datatype, &[], encode(elements)?.into()),
+            _ => view(data, "data", None)?,
+        };
+        let count = element_count(&shape).ok_or_else(|| refuse(py, Reason::InvalidShape, format!("tensor: {shape:?} is no shape")))?;
+        let bytes = inner.bytes();
         let fits = match datatype {
-            Datatype::Bytes => bytes_elements(&bytes).all(|element| element.is_some()) && bytes_elements(&bytes).count() == count,
+            Datatype::Bytes => bytes_elements(bytes).all(|element| element.is_some()) && count == bytes_elements(bytes).count(),
             _ => datatype.byte_size(count) == Some(bytes.len()),
         };
         if !fits {
             let message = format!("tensor: {} bytes do not hold {} of shape {shape:?}", bytes.len(), datatype.name());
             return Err(refuse(py, Reason::ByteSizeMismatch, message));
         }
-        Ok(Tensor { inner: nnrp_core::Tensor::shared(datatype, &shape, bytes), readonly: true })
+        (inner.datatype, inner.shape) = (datatype, shape.into());
+        Ok(Tensor { inner, readonly: true })
     }
 
-    /// The element type, as the Open Inference Protocol names it.
-    #[getter]
-    fn datatype(&self) -> &'static str {
-        self.inner.datatype.name()
+    fn _about(&self) -> (&'static str, &[i64]) {
+        (self.inner.datatype.name(), &self.inner.shape)
     }
 
-    /// The dimensions.
-    #[getter]
-    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        PyTuple::new(py, &self.inner.shape)
+    /// What Python's helpers work on: an array where NumPy has the type, or else an array of plain bytes, or a list of BYTES elements.
+    fn _plain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        plain(py, &self.inner, !self.readonly)
     }
 
-    /// The bytes as they go over the wire; a copy.
     fn tobytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, self.inner.bytes())
     }
 
-    /// The elements as a NumPy array, read-only where the data was the caller's: without a copy, except for BYTES (an array of bytes objects) and four-bit types (one element a byte).
-    ///
-    /// Raises:
-    ///     NotOffered: the type is one of the package ml_dtypes, which is not installed.
-    fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let py = slf.py();
-        match numpy_type(slf.get().inner.datatype) {
-            Some(number) => array(py, &slf.get().inner, number, !slf.get().readonly),
-            None => helper(py)?.call_method1(intern!(py, "as_numpy"), (slf, slf.get().plain(py)?)),
-        }
-    }
-
-    #[pyo3(signature = (dtype=None, copy=None))]
-    fn __array__<'py>(slf: &Bound<'py, Self>, dtype: Option<&Bound<'py, PyAny>>, copy: Option<bool>) -> PyResult<Bound<'py, PyAny>> {
-        let array = Self::numpy(slf)?;
-        match dtype {
-            Some(dtype) => array.call_method1(intern!(slf.py(), "astype"), (dtype,)),
-            None if copy == Some(true) => array.call_method0(intern!(slf.py(), "copy")),
-            None => Ok(array),
-        }
-    }
-
-    #[pyo3(signature = (*, stream=None, max_version=None, dl_device=None, copy=None))]
-    fn __dlpack__(
-        &self,
-        py: Python<'_>,
-        stream: Option<&Bound<'_, PyAny>>,
-        max_version: Option<(u32, u32)>,
-        dl_device: Option<(u32, i32)>,
-        copy: Option<bool>,
-    ) -> PyResult<Py<PyAny>> {
-        if stream.is_some() {
-            return Err(PyBufferError::new_err("a tensor in CPU memory has no stream"));
-        }
-        export_dlpack(self, py, ExportRequest::parse(None, max_version, dl_device, copy)?)
-    }
-
-    fn __dlpack_device__(&self) -> (u32, i32) {
-        (DLDevice::CPU.device_type.0, DLDevice::CPU.device_id)
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        Ok(format!("Tensor('{}', {})", self.datatype(), self.shape(py)?.repr()?))
+    fn _dlpack(&self, py: Python<'_>, max_version: Option<(u32, u32)>, device: Option<(u32, i32)>, copy: Option<bool>) -> PyResult<Py<PyAny>> {
+        let request = ExportRequest::parse(None, max_version, device, copy)?;
+        request.export_zero_copy(py, DLDevice::CPU, self.flags(), || self.managed(), || self.managed())
     }
 }
 
 impl Tensor {
-    /// What Python's helpers work on: an array of plain bytes, or a list of BYTES elements.
-    fn plain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.inner.datatype == Datatype::Bytes {
-            let elements = bytes_elements(self.inner.bytes()).flatten().map(|element| PyBytes::new(py, element));
-            return Ok(PyList::new(py, elements.collect::<Vec<_>>())?.into_any());
-        }
-        let bytes = shared(self.inner.clone());
-        let whole = nnrp_core::Tensor::shared(Datatype::Uint8, &[bytes.len() as i64], bytes);
-        array(py, &whole, numpy_type(Datatype::Uint8).unwrap_or_default(), !self.readonly)
+    fn flags(&self) -> DlpackFlags {
+        if self.readonly { DlpackFlags::READ_ONLY } else { DlpackFlags::empty() }
     }
 
     fn managed<M: ManagedTensorBase>(&self) -> PyResult<Managed<M>> {
-        let datatype = self.inner.datatype;
-        let (code, bits) = datatype.dlpack().ok_or_else(|| PyBufferError::new_err(format!("DLPack has no type for {}", datatype.name())))?;
         let failed = |error: &dyn std::fmt::Display| PyBufferError::new_err(error.to_string());
-        let bytes = Box::new(self.inner.data.clone());
-        let data = self.inner.bytes().as_ptr();
-        let mut tensor = Dynamic::compact(self.inner.shape.as_slice()).initialize_as::<M>(bytes).map_err(|error| failed(&error))?;
+        let datatype = self.inner.datatype;
+        let (code, bits) = datatype.dlpack().ok_or_else(|| failed(&format_args!("DLPack has no type for {}", datatype.name())))?;
+        let (data, owner) = (self.inner.bytes().as_ptr(), Box::new(self.inner.data.clone()));
+        let mut tensor = Dynamic::compact(self.inner.shape.as_slice()).initialize_as::<M>(owner).map_err(|error| failed(&error))?;
         tensor.set_data(data.cast_mut().cast()).set_device(DLDevice::CPU).set_dtype(DLDataType::scalar(DLDataTypeCode(code), bits));
         tensor.set_flags(self.flags()).map_err(|error| failed(&error))?;
         // SAFETY: shape and strides are the allocation's own; the bytes are kept by its context, and not moved by moving the handle to them.
@@ -146,68 +84,48 @@ impl Tensor {
     }
 }
 
-impl DlpackExporter for Tensor {
-    fn device(&self) -> DLDevice {
-        DLDevice::CPU
-    }
-
-    fn flags(&self) -> DlpackFlags {
-        if self.readonly { DlpackFlags::READ_ONLY } else { DlpackFlags::empty() }
-    }
-
-    fn prepare_export(&self, _py: Python<'_>, _request: &ExportRequest<'_>) -> PyResult<()> {
-        Ok(())
-    }
-
-    fn export_legacy(&self, _py: Python<'_>) -> PyResult<Managed<dlpark::ffi::DLManagedTensor>> {
-        self.managed()
-    }
-
-    fn export_versioned(&self, _py: Python<'_>) -> PyResult<Managed<dlpark::ffi::DLManagedTensorVersioned>> {
-        self.managed()
-    }
-}
-
-fn helper(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
-    py.import(intern!(py, "nnrp.tensor"))
-}
-
-fn shared(tensor: nnrp_core::Tensor<'static>) -> Bytes {
-    match tensor.data {
-        Data::Shared(bytes) => bytes,
-        Data::Borrowed(bytes) => Bytes::from_static(bytes),
-    }
-}
-
-fn encode(elements: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+fn encode(elements: &Bound<'_, PyList>) -> PyResult<Vec<u8>> {
     let mut out = Vec::new();
-    for element in elements.try_iter()? {
-        let element = element?;
-        if let Ok(text) = element.cast::<PyString>() {
-            push_bytes_element(&mut out, text.to_str()?.as_bytes());
-        } else if let Ok(bytes) = element.cast::<PyBytes>() {
-            push_bytes_element(&mut out, bytes.as_bytes());
-        } else {
-            return Err(PyTypeError::new_err(format!("BYTES element: expected str or bytes, got {}", element.get_type().name()?)));
+    for element in elements {
+        match (element.cast::<PyString>(), element.cast::<PyBytes>()) {
+            (Ok(text), _) => push_bytes_element(&mut out, text.to_str()?.as_bytes()),
+            (_, Ok(bytes)) => push_bytes_element(&mut out, bytes.as_bytes()),
+            _ => return Err(PyTypeError::new_err(format!("BYTES element: expected str or bytes, got {}", element.get_type().name()?))),
         }
     }
-    Ok(out.into())
+    Ok(out)
 }
 
-/// An output as the caller gets it: a NumPy array where NumPy, or ml_dtypes, has the type, or else a [`Tensor`].
+/// An output as the caller gets it: a NumPy array where NumPy, or ml_dtypes, has the type, or else a tensor.
 #[inline]
 pub(crate) fn present<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>) -> PyResult<Bound<'py, PyAny>> {
-    if let Some(number) = numpy_type(tensor.datatype) {
-        return array(py, tensor, number, true);
+    let value = plain(py, tensor, true)?;
+    if numpy_type(tensor.datatype).is_some() {
+        return Ok(value);
     }
-    let tensor = Bound::new(py, Tensor { inner: tensor.clone(), readonly: false })?;
-    helper(py)?.call_method1(intern!(py, "present"), (tensor,))
+    let parts = (tensor.datatype.name(), tensor.shape.as_slice(), value);
+    py.import(intern!(py, "nnrp.tensor"))?.call_method1(intern!(py, "present"), parts)
+}
+
+#[inline]
+fn plain<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>, writable: bool) -> PyResult<Bound<'py, PyAny>> {
+    match (numpy_type(tensor.datatype), &tensor.data) {
+        (Some(number), _) => array(py, tensor, number, writable),
+        (None, _) if tensor.datatype == Datatype::Bytes => {
+            let elements = bytes_elements(tensor.bytes()).flatten().map(|element| PyBytes::new(py, element));
+            Ok(PyList::new(py, elements.collect::<Vec<_>>())?.into_any())
+        }
+        (None, data) => {
+            let whole = nnrp_core::Tensor { datatype: Datatype::Uint8, shape: [data.as_slice().len() as i64].into_iter().collect(), data: data.clone() };
+            array(py, &whole, numpy_type(Datatype::Uint8).unwrap_or_default(), writable)
+        }
+    }
 }
 
 /// A NumPy array over a tensor's bytes, which it keeps; small or unaligned ones are copied.
 #[inline]
 fn array<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>, number: i32, writable: bool) -> PyResult<Bound<'py, PyAny>> {
-    let (shape, rank) = (tensor.shape.as_ptr().cast_mut().cast::<npy_intp>(), tensor.shape.len() as i32);
+    let (shape, rank) = (tensor.shape.as_ptr().cast_mut().cast(), tensor.shape.len() as i32);
     let (data, byte_size) = (tensor.bytes().as_ptr(), tensor.bytes().len());
     let copied = byte_size <= SMALL && writable || !(data as usize).is_multiple_of(tensor.datatype.align());
     let memory = if copied { null_mut() } else { data.cast_mut().cast() };
@@ -229,11 +147,11 @@ fn array<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>, number: i32,
         let object = made.as_ptr().cast::<npyffi::PyArrayObject>();
         if copied {
             std::ptr::copy_nonoverlapping(data, (*object).fields.data.cast(), byte_size);
-        } else {
-            let base = Bound::new(py, Tensor { inner: tensor.clone(), readonly: !writable })?;
-            if PY_ARRAY_API.PyArray_SetBaseObject(py, object, base.into_ptr()) != 0 {
-                return Err(PyErr::fetch(py));
-            }
+            return Ok(made);
+        }
+        let base = Bound::new(py, Tensor { inner: tensor.clone(), readonly: !writable })?;
+        if PY_ARRAY_API.PyArray_SetBaseObject(py, object, base.into_ptr()) != 0 {
+            return Err(PyErr::fetch(py));
         }
         Ok(made)
     }

@@ -163,8 +163,8 @@ mod tests {
         assert_eq!(pool.0.lock().len(), 0);
         drop(slice);
         let mut next = Gathered::new(&pool, 0, 600_000);
-        next.push(b"next");
+        next.push(&[1; 8_000]);
         assert_eq!(next.as_ref().as_ptr(), place);
-        assert_eq!(next.into_bytes(), "next");
+        assert_eq!(next.into_bytes(), vec![1; 8_000]);
     }
 }

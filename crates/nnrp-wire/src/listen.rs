@@ -20,7 +20,9 @@ pub(crate) struct Listeners {
 pub(crate) fn bind(setting: &str, host: &str, port: u16, threads: usize) -> Result<Listeners> {
     let failed = |what: &str| {
         let shown = excerpt(host);
-        NnrpError::new(Reason::InvalidOption, format!("server setting '{setting}': cannot listen on {shown}:{port}: {what}")).with("setting", setting).with("port", port)
+        NnrpError::new(Reason::InvalidOption, format!("server setting '{setting}': cannot listen on {shown}:{port}: {what}"))
+            .with("setting", setting)
+            .with("port", port)
     };
     let addresses = (host, port).to_socket_addrs().map_err(|_| failed("no such host"))?;
     let mut last = None;

@@ -95,6 +95,13 @@ pub struct Shared {
     end: OnceLock<Instant>,
 }
 
+impl Shared {
+    /// Whether new requests are welcome: the server is not stopping, and its engine is not draining.
+    pub(crate) fn ready(&self) -> bool {
+        self.end.get().is_none() && self.engine.ready()
+    }
+}
+
 /// Turns true once, when the server stops: no new requests, end when idle.
 pub type Stopping = watch::Receiver<bool>;
 
@@ -151,7 +158,6 @@ impl Server {
     pub fn stop(&self, grace: Duration) {
         let now = Instant::now();
         self.shared.end.get_or_init(|| now.checked_add(grace).unwrap_or(now));
-        self.shared.engine.drain();
         self.stop.send_replace(true);
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {

@@ -134,7 +134,8 @@ fn streams_that_are_opened_and_reset_for_ever_harm_nobody_else() {
                 return;
             }
             let mut sender = peer.sender.clone();
-            let call = tokio::spawn(async move { sender.send_request(grpc_support::request("/x/y", &[], Script::of([vec![0]]).that_never_ends())).await.map(drop) });
+            let call =
+                tokio::spawn(async move { sender.send_request(grpc_support::request("/x/y", &[], Script::of([vec![0]]).that_never_ends())).await.map(drop) });
             tokio::task::yield_now().await;
             call.abort();
         }

@@ -30,7 +30,8 @@ fn a_model_tells_what_it_takes_and_gives() {
     let metadata: m::ModelMetadataResponse = Peer::to(&server).call("ModelMetadata", &asked).message();
     assert_eq!((metadata.name.as_str(), metadata.platform.as_str()), ("double", "tiny_rs"));
     assert_eq!(metadata.versions, ["1", "2"]);
-    let tensors: Vec<_> = metadata.inputs.iter().chain(&metadata.outputs).map(|tensor| (tensor.name.as_str(), tensor.datatype.as_str(), tensor.shape.as_slice())).collect();
+    let tensors: Vec<_> =
+        metadata.inputs.iter().chain(&metadata.outputs).map(|tensor| (tensor.name.as_str(), tensor.datatype.as_str(), tensor.shape.as_slice())).collect();
     assert_eq!(tensors, [("x", "FP32", &[-1][..]), ("y", "FP32", &[-1][..])]);
 }
 
@@ -141,8 +142,22 @@ fn errors_name_the_model_the_version_and_the_tensor() {
     refused(changed(|r| r.inputs[0].shape = vec![-2]), 3, "INVALID_SHAPE");
     refused(changed(|r| r.inputs[0].shape = vec![3]), 3, "BYTE_SIZE_MISMATCH");
     refused(changed(|r| r.raw_input_contents[0] = vec![0; 7].into()), 3, "BYTE_SIZE_MISMATCH");
-    refused(changed(|r| { r.inputs.clear(); r.raw_input_contents.clear(); }), 3, "MISSING_INPUT");
-    refused(changed(|r| { r.inputs.push(r.inputs[0].clone()); r.raw_input_contents.push(r.raw_input_contents[0].clone()); }), 3, "DUPLICATE_INPUT");
+    refused(
+        changed(|r| {
+            r.inputs.clear();
+            r.raw_input_contents.clear();
+        }),
+        3,
+        "MISSING_INPUT",
+    );
+    refused(
+        changed(|r| {
+            r.inputs.push(r.inputs[0].clone());
+            r.raw_input_contents.push(r.raw_input_contents[0].clone());
+        }),
+        3,
+        "DUPLICATE_INPUT",
+    );
     refused(changed(|r| r.outputs.push(m::model_infer_request::InferRequestedOutputTensor { name: "w".into(), ..Default::default() })), 3, "UNKNOWN_OUTPUT");
     for method in ["ModelReady", "ModelMetadata"] {
         peer.call(method, &m::ModelReadyRequest { name: "nope".into(), version: String::new() }).assert_error(5, "MODEL_NOT_FOUND");
@@ -154,7 +169,17 @@ fn errors_name_the_model_the_version_and_the_tensor() {
 fn what_is_not_offered_is_unimplemented() {
     let (server, _gate) = serve_both();
     let peer = Peer::to(&server);
-    for method in ["ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryModelLoad", "SystemSharedMemoryRegister", "TraceSetting", "LogSettings", "modelinfer", ""] {
+    for method in [
+        "ModelStreamInfer",
+        "ModelConfig",
+        "ModelStatistics",
+        "RepositoryModelLoad",
+        "SystemSharedMemoryRegister",
+        "TraceSetting",
+        "LogSettings",
+        "modelinfer",
+        "",
+    ] {
         peer.call(method, &m::ServerLiveRequest {}).assert_error(12, "NOT_OFFERED");
     }
     for path in ["/", "/x", "/inference.Other/ModelInfer", "/grpc.reflection.v9.ServerReflection/ServerReflectionInfo"] {

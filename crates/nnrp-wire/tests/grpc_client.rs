@@ -49,7 +49,10 @@ fn an_answer_is_the_same_blocking_and_awaited_small_and_large() {
 #[test]
 fn an_error_arrives_as_it_was_raised() {
     let (server, _gate) = serve_both();
-    let wrong = || Request { inputs: [Input { name: "z".into(), tensor: Tensor::from_values(Datatype::Fp32, &[1], vec![1f32]) }].into_iter().collect(), ..request("double", &[]) };
+    let wrong = || Request {
+        inputs: [Input { name: "z".into(), tensor: Tensor::from_values(Datatype::Fp32, &[1], vec![1f32]) }].into_iter().collect(),
+        ..request("double", &[])
+    };
     let raised = support::engine(Default::default()).0.infer(wrong()).unwrap_err();
     let arrived = connect(&server).infer(wrong()).unwrap_err();
     assert_eq!((arrived.code(), arrived.reason(), arrived.message(), arrived.details()), (raised.code(), raised.reason(), raised.message(), raised.details()));

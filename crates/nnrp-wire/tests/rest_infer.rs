@@ -50,7 +50,14 @@ fn a_raw_body_is_the_one_input() {
 fn content_types_that_clients_send_are_read_and_foreign_ones_are_not() {
     let (server, _gate) = serve(settings());
     let mut wire = Wire::to(&server);
-    let read = ["application/json", "Application/JSON; charset=utf-8", "application/x-www-form-urlencoded", "application/octet-stream", "application/vnd.api+json", "text/plain"];
+    let read = [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/x-www-form-urlencoded",
+        "application/octet-stream",
+        "application/vnd.api+json",
+        "text/plain",
+    ];
     for media in read {
         assert_eq!(wire.post(INFER, &format!("content-type: {media}\r\n"), BODY).status, 200, "{media}");
     }
@@ -233,15 +240,27 @@ fn a_head_that_never_ends_is_given_up_and_an_idle_connection_is_not() {
 }
 
 #[test]
-fn bytes_that_are_not_http_get_an_answer_or_a_close() {
+fn bytes_that_are_not_http_are_malformed() {
     let (server, _gate) = serve(settings());
-    for bytes in ["\x16\x03\x01\x02\x00\x01\x00\x01\x7c", "GET / HTTP/9.9\r\n\r\n", "POST /v2 HTTP/1.1\r\ncontent-length: abc\r\n\r\n", "\r\n\r\n \r\n"] {
+    let twice = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n{BODY}");
+    let lie = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: abc\r\n\r\n{BODY}");
+    for bytes in ["\x16\x03\x01\x02\x00\x01\x00\x01\x7c", "GET / HTTP/9.9\r\n\r\n", "\r\n\r\n \r\n", "nonsense\r\n\r\n", &lie, &twice] {
         let mut wire = Wire::to(&server);
-        wire.send(bytes);
-        assert_eq!(wire.head().status, 400, "{bytes:?}");
+        wire.send(bytes).reply().assert_error(400, "INVALID_ARGUMENT", "MALFORMED");
+        wire.assert_closed();
     }
+    let many = format!("GET /v2 HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(500));
+    Wire::to(&server).send(many).reply().assert_error(413, "INVALID_ARGUMENT", "BODY_TOO_LARGE");
+    assert_eq!(Wire::to(&server).post(INFER, "", BODY).status, 200);
+}
+
+#[test]
+fn a_length_that_is_too_short_spoils_only_its_own_connection() {
+    let (server, _gate) = serve(settings());
     let mut wire = Wire::to(&server);
-    wire.send(format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n{BODY}"));
-    assert_eq!(wire.head().status, 400);
+    wire.send(format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: 5\r\n\r\n{BODY}"));
+    wire.reply().assert_error(400, "INVALID_ARGUMENT", "MALFORMED");
+    wire.reply().assert_error(400, "INVALID_ARGUMENT", "MALFORMED");
+    wire.assert_closed();
     assert_eq!(Wire::to(&server).post(INFER, "", BODY).status, 200);
 }

@@ -92,7 +92,10 @@ fn stopping_finishes_what_is_in_flight_and_closes_the_rest() {
     assert_eq!(gate.next(), Told::Started);
     let address = server.http_address().unwrap();
     let server = Arc::new(server);
-    let stopping = { let server = server.clone(); std::thread::spawn(move || server.stop(PATIENCE)) };
+    let stopping = {
+        let server = server.clone();
+        std::thread::spawn(move || server.stop(PATIENCE))
+    };
     idle.assert_closed();
     used.assert_closed();
     gate.release();
@@ -101,6 +104,13 @@ fn stopping_finishes_what_is_in_flight_and_closes_the_rest() {
     running.assert_closed();
     stopping.join().unwrap();
     assert!(std::net::TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn an_engine_outlives_its_server() {
+    let (engine, _gate) = engine(Default::default());
+    drop(Server::start(engine.clone(), settings()).unwrap());
+    assert!(engine.ready());
 }
 
 #[test]

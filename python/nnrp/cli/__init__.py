@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-import typer
+import click
 
 from nnrp.errors import NnrpError
 
@@ -15,16 +15,14 @@ from .models import models
 from .serve import serve
 from .version import version
 
-app = typer.Typer(
-    name="nnrp",
-    help="One interface over every neural-network runtime: serve a model, ask it, look into it.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+
+@click.group(name="nnrp", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+def app() -> None:
+    """One interface over every neural-network runtime: serve a model, ask it, look into it."""
+
+
 for command in (serve, infer, models, inspect, version):
-    app.command()(command)
+    app.add_command(command)
 
 
 def main() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from nnrp.errors import InvalidArgument, NotFound
 
@@ -17,31 +17,47 @@ if TYPE_CHECKING:
     import nnrp
 
 
+@click.command()
+@click.argument("target", metavar="URL-or-FILE")
+@click.argument("model", required=False)
+@click.option(
+    "--input", "-i", "inputs", metavar="NAME=VALUE", multiple=True, help="JSON, or @FILE: .npy, .json, or anything else as raw bytes. Once per input."
+)
+@click.option("--shape", "shapes", metavar="NAME=1,16", multiple=True, help="The shape of raw bytes, where the signature leaves it open.")
+@click.option("--output", "-o", "outputs", metavar="NAME[=FILE.npy]", multiple=True, help="Only this output; written to a file where one is named.")
+@click.option("--version", help="The model's version.  [default: the latest]")
+@click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="After which nobody wants the answer.")
+@show.json_option
 def infer(
-    target: Annotated[str, typer.Argument(metavar="URL-or-FILE", help="A server, http://HOST:PORT or grpc://HOST:PORT, or a model file.")],
-    model: Annotated[str | None, typer.Argument(help="The model's name on the server; may be left out where there is one.")] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", "-i", metavar="NAME=VALUE", help="JSON, or @FILE: .npy, .json, or anything else as raw bytes. Once per input."),
-    ] = None,
-    shapes: Annotated[list[str] | None, typer.Option("--shape", metavar="NAME=1,16", help="The shape of raw bytes, where the signature leaves it open.")] = None,
-    outputs: Annotated[list[str] | None, typer.Option("--output", "-o", metavar="NAME[=FILE.npy]", help="Only this output; written to a file.")] = None,
-    version: Annotated[str | None, typer.Option(help="The model's version; default: the latest.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.0, help="Seconds after which nobody wants the answer.")] = None,
-    json: show.Json = False,
+    target: str,
+    model: str | None,
+    inputs: tuple[str, ...],
+    shapes: tuple[str, ...],
+    outputs: tuple[str, ...],
+    version: str | None,
+    timeout: float | None,
+    as_json: bool,
 ) -> None:
-    """Ask a model once, on a server or straight from its file."""
+    """Ask a model once, on a server or straight from its file.
+
+    URL-or-FILE is http://HOST:PORT, grpc://HOST:PORT, or a model file. MODEL may be left out where there is one.
+
+    \b
+    Examples:
+      nnrp infer double.onnx --input x=[1,2,3]
+      nnrp infer http://127.0.0.1:8000 magika --input bytes=@features.npy --json
+    """  # noqa: D301 - the backspace is click's mark for lines that stay as they are
     loaded = _model(target, model, version)
-    sizes = dict(_pair(text, "--shape") for text in shapes or [])
-    given = dict(_pair(text, "--input") for text in inputs or [])
+    sizes = dict(_pair(text, "--shape") for text in shapes)
+    given = dict(_pair(text, "--input") for text in inputs)
     specs = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: _value(text, specs.get(name), sizes.get(name), name) for name, text in given.items()}
-    files = dict(_pair(text, "--output") if "=" in text else (text, "") for text in outputs or [])
+    files = dict(_pair(text, "--output") if "=" in text else (text, "") for text in outputs)
     started = time.perf_counter()
     answer = loaded.infer(arrays, outputs=list(files) or None, timeout=timeout)
     elapsed = time.perf_counter() - started
     _save(answer, files)
-    _print(loaded, answer, elapsed, json)
+    _print(loaded, answer, elapsed, as_json)
 
 
 def _model(target: str, name: str | None, version: str | None) -> nnrp.Model:
@@ -81,7 +97,7 @@ def _value(text: str, spec: Any, shape: str | None, name: str) -> Any:
 
 def _json(text: str, name: str) -> Any:
     try:
-        return jsonlib.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise InvalidArgument(f"--input {name}: expected JSON or @FILE: {error}", reason="MALFORMED") from error
 
@@ -113,14 +129,14 @@ def _save(answer: dict[str, Any], files: dict[str, str]) -> None:
             numpy.save(path, numpy.asarray(answer[name]), allow_pickle=False)
 
 
-def _print(model: nnrp.Model, answer: dict[str, Any], elapsed: float, json: bool) -> None:
+def _print(model: nnrp.Model, answer: dict[str, Any], elapsed: float, as_json: bool) -> None:
     import numpy
 
-    if json:
+    if as_json:
         datatypes = {spec.name: spec.datatype for spec in model.outputs}
         outputs = [{"name": name, "datatype": datatypes[name], "shape": list(value.shape), "data": _plain(value)} for name, value in answer.items()]
         version = {"model_version": model.version} if model.version else {}
-        show.as_json({"model_name": model.name, **version, "elapsed_ms": round(elapsed * 1e3, 3), "outputs": outputs})
+        show.document({"model_name": model.name, **version, "elapsed_ms": round(elapsed * 1e3, 3), "outputs": outputs})
         return
     with numpy.printoptions(threshold=24, edgeitems=4, precision=6):
         rows = [[name, str(value.dtype), str(list(value.shape)), " ".join(str(value).split())] for name, value in answer.items()]

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 from . import show
 
 
-def inspect(
-    file: Annotated[Path, typer.Argument(help="A model file.")],
-    json: show.Json = False,
-) -> None:
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@show.json_option
+def inspect(file: Path, as_json: bool) -> None:
     """Show what a model file takes and gives, its operator sets, its size and what it needs to run."""
     import nnrp
 
     about = nnrp.inspect(file)
-    if json:
-        show.as_json(about)
+    if as_json:
+        show.document(about)
         return
     print(f"{file.name}: {about['format']}, {about['byte_size']:,} bytes")
     rows = [[kind, t["name"], t["datatype"], _shape(t)] for kind in ("input", "output") for t in about["signature"][f"{kind}s"]]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from . import show
 
 
-def models(
-    url: Annotated[str, typer.Argument(help="A server: http://HOST:PORT or grpc://HOST:PORT.")],
-    json: show.Json = False,
-) -> None:
+@click.command()
+@click.argument("url")
+@show.json_option
+def models(url: str, as_json: bool) -> None:
     """List the models that a server serves.
 
-    Any server of the Open Inference Protocol with Triton's repository extension will do.
+    URL is http://HOST:PORT or grpc://HOST:PORT. Any server of the Open Inference Protocol with Triton's repository extension will do.
     """
     import nnrp
 
@@ -24,8 +22,8 @@ def models(
     for entry in client.models():
         metadata = client.metadata(entry["name"], entry.get("version") or None) if entry.get("state", "READY") == "READY" else {}
         found.append({**entry, "inputs": metadata.get("inputs", []), "outputs": metadata.get("outputs", [])})
-    if json:
-        show.as_json(found)
+    if as_json:
+        show.document(found)
         return
     show.table(
         ["model", "version", "state", "inputs", "outputs"],

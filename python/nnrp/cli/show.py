@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead.")]
+#: Every command has it.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead.")
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
@@ -17,24 +18,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     from rich.console import Console
     from rich.table import Table
 
-    rows = [[cell if isinstance(cell, str) else str(cell) for cell in row] for row in rows]
+    lines = [[str(cell) for cell in row] for row in rows]
     grid = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, column in enumerate(grid.columns):
-        cells = [row[index] for row in rows]
+        cells = [line[index] for line in lines]
         column.justify = "right" if cells and all(cell.replace(".", "", 1).isdigit() for cell in cells) else "left"
         column.overflow = "fold"
-    for row in rows:
-        grid.add_row(*row)
+    for line in lines:
+        grid.add_row(*line)
     # A pipe has no width: then a line is as long as it must be.
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, width=10_000)
-    with console.capture() as lines:
+    with console.capture() as shown:
         console.print(grid)
-    print("\n".join(line.rstrip() for line in lines.get().strip("\n").splitlines()))
+    print("\n".join(line.rstrip() for line in shown.get().strip("\n").splitlines()))
 
 
-def as_json(value: Any) -> None:
+def document(value: Any) -> None:
     """Print one JSON document."""
     print(json.dumps(value, indent=2, ensure_ascii=False))
 

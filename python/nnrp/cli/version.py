@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import platform
 
+import click
+
 from . import show
 
 
-def version(json: show.Json = False) -> None:
+@click.command()
+@show.json_option
+def version(as_json: bool) -> None:
     """Say which version this is, and which runtimes it finds."""
     import nnrp
 
@@ -15,10 +19,10 @@ def version(json: show.Json = False) -> None:
         "nnrp": nnrp.__version__,
         "python": platform.python_version(),
         "platform": f"{platform.system().lower()}-{platform.machine()}",
-        "runtimes": nnrp.runtimes.installed(),
     }
-    if json:
-        show.as_json(about)
+    runtimes = nnrp.runtimes.installed()
+    if as_json:
+        show.document({**about, "runtimes": runtimes})
         return
-    runtimes = ", ".join(f"{name} {number or 'not installed'}" for name, number in about["runtimes"].items())
-    print(f"nnrp {about['nnrp']} (Python {about['python']}, {about['platform']}; runtimes: {runtimes})")
+    found = ", ".join(f"{name} {number or 'not installed'}" for name, number in runtimes.items())
+    print(f"nnrp {about['nnrp']} (Python {about['python']}, {about['platform']}; runtimes: {found})")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nnrp.errors import NotFound
+from nnrp.errors import FileNotFound
 
 #: What a file is called inside a version's folder, and what makes a file a model.
 SUFFIXES = (".onnx", ".ort")
@@ -33,16 +33,16 @@ def find(path: str | Path, name: str | None = None) -> list[Source]:
         The versions, by name and version. Folders that start with a dot are passed over.
 
     Raises:
-        NotFound: nothing is there (FILE_NOT_FOUND), or no model is in it.
+        FileNotFound: nothing is there, or no model is in it.
     """
     path = Path(path)
     if not path.exists():
-        raise NotFound(f"no file or folder '{path}'", reason="FILE_NOT_FOUND")
+        raise FileNotFound(f"no file or folder '{path}'")
     if path.is_file():
         return [Source(name or _name_of(path), "1", path)]
     found = list(_versions(path, name or path.resolve().name)) or [source for folder in _folders(path) for source in _versions(folder, folder.name)]
     if not found:
-        raise NotFound(f"no model in '{path}': expected a file, VERSION/model.onnx or NAME/VERSION/model.onnx", reason="FILE_NOT_FOUND")
+        raise FileNotFound(f"no model in '{path}': expected a file, VERSION/model.onnx or NAME/VERSION/model.onnx")
     return found
 
 

@@ -26,6 +26,6 @@ def library(runtime: str) -> str | None:
 
 def installed() -> dict[str, str]:
     """Tell the version of each runtime's library, empty where there is none; opens them."""
-    from nnrp._nnrp import Engine
+    from nnrp.engine import Engine
 
     return {runtime["name"]: runtime["version"] for runtime in Engine().runtimes()}

@@ -98,7 +98,7 @@ impl<T: Transport> Caller<T> {
             Some(lane) => lane,
             None => Lane { transport: T::open(&self.endpoint), runtime: runtime()? },
         };
-        let result = lane.runtime.block_on(work(&lane.transport));
+        let result = lane.runtime.block_on(pin!(work(&lane.transport)));
         // A lane is driven only while it is used: what was cut short there ends, for the server too, only with the lane.
         let whole = result.as_ref().err().is_none_or(|error: &NnrpError| !matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable));
         let mut lanes = self.lanes.lock();

@@ -1,21 +1,25 @@
-//! The gRPC form from the client's side: one HTTP/2 connection, made when it is first needed and made anew when it was lost.
+//! The gRPC form from the client's side: connections of HTTP/2, one call at a time on each, kept for the next.
+use super::link::Link;
 use super::{Endpoint, Question, Transport};
 use crate::buffer::Pool;
 use crate::codec::proto::{self, messages as m};
-use crate::grpc::frame::{self, Outgoing, Parts};
+use crate::grpc::frame::{self, Parts};
 use crate::grpc::{CONNECTION_WINDOW, FRAME_SIZE, GRPC, SERVICE, STREAM_WINDOW, status, timeout};
 use bytes::Bytes;
+use h2::RecvStream;
+use h2::client::{Builder, Connection, SendRequest};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, Uri, header};
-use hyper::body::Incoming;
-use hyper::client::conn::http2::{Builder, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http::{HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, StatusCode, Uri, header};
+use http_body::{Body, Frame};
 use nnrp_core::{Code, NnrpError, Reason, Request, Response, Result};
+use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::Mutex;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may pause within an answer.
@@ -24,6 +28,8 @@ const PAUSE: Duration = Duration::from_secs(300);
 const ANSWER_LIMIT: usize = 2 << 30;
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("nnrp/", env!("CARGO_PKG_VERSION")));
+
+type GrpcLink = Link<SendRequest<Bytes>, Connection<TcpStream>>;
 
 /// A request on its way.
 #[derive(Clone)]
@@ -39,11 +45,12 @@ impl Call {
     }
 }
 
-/// A server's gRPC form.
+/// A server's gRPC form; keeps the connections that it made.
 pub(crate) struct GrpcClient {
     endpoint: Endpoint,
     authority: Option<Authority>,
-    sender: Mutex<Option<SendRequest<Outgoing>>>,
+    #[allow(clippy::vec_box, reason = "links move in and out of futures all the time")]
+    kept: Mutex<Vec<Box<GrpcLink>>>,
     pool: Pool,
 }
 
@@ -52,7 +59,7 @@ impl Transport for GrpcClient {
 
     fn open(endpoint: &Endpoint) -> Self {
         let authority = endpoint.to_string().parse().ok();
-        GrpcClient { endpoint: endpoint.clone(), authority, sender: Mutex::new(None), pool: Pool::default() }
+        GrpcClient { endpoint: endpoint.clone(), authority, kept: Mutex::new(Vec::new()), pool: Pool::default() }
     }
 
     fn prepare(request: &Request<'_, 'static>) -> Result<Call> {
@@ -76,13 +83,11 @@ impl Transport for GrpcClient {
                 let answer: m::ServerReadyResponse = self.call("ServerReady", &m::ServerReadyRequest {}).await?;
                 Ok(answer.ready.into())
             }
-            Question::ModelReady { name, version } => {
-                match self.call::<m::ModelReadyResponse>("ModelReady", &m::ModelReadyRequest { name, version }).await {
-                    Ok(answer) => Ok(answer.ready.into()),
-                    Err(error) if error.code() == Code::NotFound => Ok(Value::Bool(false)),
-                    Err(error) => Err(error),
-                }
-            }
+            Question::ModelReady { name, version } => match self.call::<m::ModelReadyResponse>("ModelReady", &m::ModelReadyRequest { name, version }).await {
+                Ok(answer) => Ok(answer.ready.into()),
+                Err(error) if error.code() == Code::NotFound => Ok(Value::Bool(false)),
+                Err(error) => Err(error),
+            },
             Question::ServerMetadata => {
                 let answer: m::ServerMetadataResponse = self.call("ServerMetadata", &m::ServerMetadataRequest {}).await?;
                 Ok(json!({"name": answer.name, "version": answer.version, "extensions": answer.extensions}))
@@ -120,23 +125,50 @@ impl GrpcClient {
         A::decode(self.exchange(&Call::new(method, message)?).await?).map_err(proto::malformed)
     }
 
-    /// Sends a call and reads its answer; once more on a new connection when the one that was there turns out to be gone.
+    /// Sends a call on a kept connection, or on a new one when there is none or the server has closed it meanwhile, and reads the answer.
     async fn exchange(&self, call: &Call) -> Result<Bytes> {
-        let (mut sender, fresh) = self.connection().await?;
-        let refused = match sender.try_send_request(self.request(call)?).await {
-            Ok(response) => return self.answer(response).await,
-            Err(refused) => refused,
-        };
-        if fresh || !sender.is_closed() {
-            return Err(self.lost(refused.error()));
+        let (mut link, response) = self.send(call).await?;
+        let answer = link.drive(self.answer(response)).await;
+        if !link.ended() {
+            self.kept.lock().push(link);
         }
-        let (mut sender, _) = self.connection().await?;
-        let response = sender.send_request(self.request(call)?).await.map_err(|error| self.lost(&error))?;
-        self.answer(response).await
+        answer
     }
 
-    fn request(&self, call: &Call) -> Result<HttpRequest<Outgoing>> {
-        let mut request = HttpRequest::new(Outgoing::Framed { parts: call.parts.clone().into_iter(), trailers: None });
+    async fn send(&self, call: &Call) -> Result<(Box<GrpcLink>, HttpResponse<RecvStream>)> {
+        loop {
+            let kept = self.kept.lock().pop();
+            let Some(mut link) = kept else { break };
+            match self.begin(&mut link, call).await? {
+                Ok(response) => return Ok((link, response)),
+                Err(_) if link.ended() => {}
+                Err(error) => return Err(self.lost(&error)),
+            }
+        }
+        // Boxed: it is rare, and would make each call's future as large as itself.
+        let mut link = Box::pin(self.connect()).await?;
+        let response = self.begin(&mut link, call).await?.map_err(|error| self.lost(&error))?;
+        Ok((link, response))
+    }
+
+    async fn begin(&self, link: &mut GrpcLink, call: &Call) -> Result<std::result::Result<HttpResponse<RecvStream>, h2::Error>> {
+        let request = self.request(call)?;
+        let mut sender = link.sender.clone();
+        let parts = call.parts.clone();
+        let sent = async move {
+            poll_fn(|cx| sender.poll_ready(cx)).await?;
+            let (answer, mut body) = sender.send_request(request, false)?;
+            let last = parts.len().saturating_sub(1);
+            for (index, part) in parts.into_iter().enumerate() {
+                body.send_data(part, index == last)?;
+            }
+            answer.await
+        };
+        Ok(link.drive(sent).await)
+    }
+
+    fn request(&self, call: &Call) -> Result<HttpRequest<()>> {
+        let mut request = HttpRequest::new(());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri(call.method)?;
         let headers = request.headers_mut();
@@ -157,43 +189,30 @@ impl GrpcClient {
         Uri::from_parts(parts).map_err(|_| self.endpoint.failed("not a host and a port"))
     }
 
-    async fn connection(&self) -> Result<(SendRequest<Outgoing>, bool)> {
-        let mut kept = self.sender.lock().await;
-        if let Some(sender) = kept.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok((sender.clone(), false));
-        }
-        let sender = self.connect().await?;
-        *kept = Some(sender.clone());
-        Ok((sender, true))
-    }
-
-    async fn connect(&self) -> Result<SendRequest<Outgoing>> {
+    async fn connect(&self) -> Result<Box<GrpcLink>> {
         let Endpoint { host, port } = &self.endpoint;
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
             .await
             .map_err(|_| self.endpoint.failed("no connection within 10 s"))?
             .map_err(|error| self.endpoint.failed(format_args!("no connection: {}", error.kind())))?;
         let _ = stream.set_nodelay(true);
-        let mut http = Builder::new(TokioExecutor::new());
-        http.timer(TokioTimer::new()).initial_stream_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).max_frame_size(FRAME_SIZE);
-        let (sender, connection) = http.handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(&error))?;
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
+        let mut http = Builder::new();
+        http.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).max_frame_size(FRAME_SIZE);
+        let made = http.handshake(stream).await.map_err(|error| self.lost(&error))?;
+        Ok(Box::new(Link::new(made)))
     }
 
-    async fn answer(&self, response: HttpResponse<Incoming>) -> Result<Bytes> {
-        let (head, mut body) = response.into_parts();
+    async fn answer(&self, response: HttpResponse<RecvStream>) -> Result<Bytes> {
+        let (head, body) = response.into_parts();
         if let Some(Err(error)) = status::read(&head.headers) {
             return Err(error);
         }
-        if head.status != http::StatusCode::OK {
+        if head.status != StatusCode::OK {
             return Err(self.endpoint.failed(format_args!("expected a gRPC server, got HTTP status {}", head.status.as_u16())));
         }
         let mut trailers = None;
         let bounds = frame::Bounds { byte_size: ANSWER_LIMIT, pause: PAUSE, raw_tag: 6, pool: &self.pool };
-        let message = frame::read(&head.headers, &mut body, bounds, &mut trailers).await.map_err(|error| match error.code() {
+        let message = frame::read(&head.headers, &mut Answered(body), bounds, &mut trailers).await.map_err(|error| match error.code() {
             Code::Cancelled => self.endpoint.failed("the connection was lost before the answer ended"),
             _ => error,
         })?;
@@ -205,8 +224,30 @@ impl GrpcClient {
     }
 
     #[cold]
-    fn lost(&self, error: &hyper::Error) -> NnrpError {
-        let why = if error.is_parse() { "the server does not speak HTTP/2" } else { "the connection was lost before the answer came" };
+    fn lost(&self, error: &h2::Error) -> NnrpError {
+        let why = if error.is_io() || error.is_remote() { "the connection was lost before the answer came" } else { "the server does not speak HTTP/2" };
         self.endpoint.failed(why)
+    }
+}
+
+/// The body of an answer.
+struct Answered(RecvStream);
+
+impl Body for Answered {
+    type Data = Bytes;
+    type Error = h2::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<std::result::Result<Frame<Bytes>, h2::Error>>> {
+        if let Some(data) = ready!(self.0.poll_data(cx)) {
+            let data = data?;
+            self.0.flow_control().release_capacity(data.len())?;
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        let trailers = ready!(self.0.poll_trailers(cx))?;
+        Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
     }
 }

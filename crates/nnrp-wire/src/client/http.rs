@@ -1,13 +1,15 @@
 //! The REST form from the client's side: HTTP/1.1, tensors in binary, connections kept.
+use super::link::Link;
 use super::{Endpoint, Question, Transport};
 use crate::buffer::Pool;
 use crate::codec::rest::{decode_error, decode_response, encode_request};
+use crate::io::Plain;
 use crate::rest::body::{self, Bounds, JSON_SIZE, number};
 use crate::rest::reply::Pieces;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use nnrp_core::{NnrpError, Reason, Request, Response, Result};
 use parking_lot::Mutex;
@@ -40,7 +42,8 @@ pub(crate) struct Call {
 pub(crate) struct HttpClient {
     endpoint: Endpoint,
     host: Option<HeaderValue>,
-    kept: Mutex<Vec<SendRequest<Pieces>>>,
+    #[allow(clippy::vec_box, reason = "links move in and out of futures all the time")]
+    kept: Mutex<Vec<Box<Link>>>,
     pool: Pool,
 }
 
@@ -101,26 +104,27 @@ fn path(name: &str, version: &str, verb: &str) -> Result<Uri> {
 
 impl HttpClient {
     async fn exchange(&self, call: Call) -> Result<(StatusCode, Option<usize>, Bytes)> {
-        let (mut sender, response) = self.send(call).await?;
+        let (mut link, response) = self.send(call).await?;
         let (parts, incoming) = response.into_parts();
         let json_size = number(&parts.headers, &JSON_SIZE)?;
         let bounds = Bounds { byte_size: ANSWER_LIMIT, pause: PAUSE };
-        let body = body::read(&parts.headers, incoming, json_size.unwrap_or(0), bounds, &self.pool).await.map_err(|error| {
-            if error.is(Reason::Malformed) { self.endpoint.failed(format_args!("the answer broke off: {error}")) } else { error }
-        })?;
-        if sender.ready().await.is_ok() {
-            self.kept.lock().push(sender);
+        let body = link.drive(body::read(&parts.headers, incoming, json_size.unwrap_or(0), bounds, &self.pool)).await;
+        let body =
+            body.map_err(|error| if error.is(Reason::Malformed) { self.endpoint.failed(format_args!("the answer broke off: {error}")) } else { error })?;
+        if link.is_open() {
+            self.kept.lock().push(link);
         }
         Ok((parts.status, json_size, body))
     }
 
     /// Sends on a kept connection, or on a new one when there is none or the server has closed it meanwhile.
-    async fn send(&self, call: Call) -> Result<(SendRequest<Pieces>, HttpResponse<Incoming>)> {
+    async fn send(&self, call: Call) -> Result<(Box<Link>, HttpResponse<Incoming>)> {
         loop {
             let kept = self.kept.lock().pop();
-            let Some(mut sender) = kept else { break };
-            match sender.try_send_request(self.request(call.clone())).await {
-                Ok(response) => return Ok((sender, response)),
+            let Some(mut link) = kept else { break };
+            let answer = link.sender.try_send_request(self.request(call.clone()));
+            match link.drive(answer).await {
+                Ok(response) => return Ok((link, response)),
                 Err(mut refused) => {
                     if refused.take_message().is_none() && !closed(refused.error()) {
                         return Err(self.lost(refused.error()));
@@ -128,9 +132,11 @@ impl HttpClient {
                 }
             }
         }
-        let mut sender = self.connect().await?;
-        let response = sender.send_request(self.request(call)).await.map_err(|error| self.lost(&error))?;
-        Ok((sender, response))
+        // Boxed: it is rare, and would make each call's future as large as itself.
+        let mut link = Box::pin(self.connect()).await?;
+        let answer = link.sender.send_request(self.request(call));
+        let response = link.drive(answer).await.map_err(|error| self.lost(&error))?;
+        Ok((link, response))
     }
 
     fn request(&self, call: Call) -> HttpRequest<Pieces> {
@@ -153,19 +159,15 @@ impl HttpClient {
         request
     }
 
-    async fn connect(&self) -> Result<SendRequest<Pieces>> {
+    async fn connect(&self) -> Result<Box<Link>> {
         let Endpoint { host, port } = &self.endpoint;
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
             .await
             .map_err(|_| self.endpoint.failed("no connection within 10 s"))?
             .map_err(|error| self.endpoint.failed(format_args!("no connection: {}", error.kind())))?;
         let _ = stream.set_nodelay(true);
-        let (sender, connection) =
-            Builder::new().max_buf_size(READ_SIZE).handshake(TokioIo::new(stream)).await.map_err(|error| self.lost(&error))?;
-        tokio::spawn(async move {
-            let _ = connection.await;
-        });
-        Ok(sender)
+        let made = Builder::new().max_buf_size(READ_SIZE).handshake(TokioIo::new(Plain(stream))).await;
+        made.map(|made| Box::new(Link::new(made))).map_err(|error| self.lost(&error))
     }
 
     #[cold]
@@ -177,5 +179,8 @@ impl HttpClient {
 
 /// Whether the server closed a kept connection before any byte of an answer.
 fn closed(error: &hyper::Error) -> bool {
-    error.is_canceled() || error.is_closed() || error.is_incomplete_message() || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
+    error.is_canceled()
+        || error.is_closed()
+        || error.is_incomplete_message()
+        || std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>())
 }

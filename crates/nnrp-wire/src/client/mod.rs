@@ -2,6 +2,7 @@
 mod caller;
 pub(crate) mod grpc;
 pub(crate) mod http;
+mod link;
 
 pub use caller::Pending;
 

@@ -96,7 +96,9 @@ pub(crate) fn check_count(count: usize) -> Result<()> {
     if count <= PARAMETER_LIMIT {
         return Ok(());
     }
-    Err(NnrpError::new(Reason::Malformed, format!("parameters: expected {PARAMETER_LIMIT} at most, got {count}")).with("expected", PARAMETER_LIMIT).with("got", count))
+    Err(NnrpError::new(Reason::Malformed, format!("parameters: expected {PARAMETER_LIMIT} at most, got {count}"))
+        .with("expected", PARAMETER_LIMIT)
+        .with("got", count))
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Raw contents stay slices of the message they came in.
 use super::parameters::{request_parameters, tensor_parameter};
-pub(crate) use super::proto_bounds::malformed;
 use super::proto_bounds;
+pub(crate) use super::proto_bounds::malformed;
 use super::proto_contents;
 use bytes::Bytes;
 use messages::infer_parameter::ParameterChoice;

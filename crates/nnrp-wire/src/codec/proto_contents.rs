@@ -102,7 +102,10 @@ impl Place<'_> {
     #[cold]
     fn out_of_range(&self, index: usize, got: i64) -> NnrpError {
         let name = self.datatype.name();
-        self.error(Reason::ValueOutOfRange, &format!("element {index}: expected {name}, got {got}")).with("element", index).with("expected", name).with("got", got)
+        self.error(Reason::ValueOutOfRange, &format!("element {index}: expected {name}, got {got}"))
+            .with("element", index)
+            .with("expected", name)
+            .with("got", got)
     }
 }
 

@@ -1,8 +1,8 @@
 //! The methods of `inference.GRPCInferenceService` that this server offers.
 use super::frame::{self, Parts};
 use super::{Service, timeout};
-use crate::codec::proto::messages as m;
 use crate::codec::proto;
+use crate::codec::proto::messages as m;
 use crate::server::EXTENSIONS;
 use bytes::Bytes;
 use http::Request;
@@ -63,7 +63,7 @@ pub(super) async fn call(service: &Service, method: Method, request: Request<Inc
     match method {
         Method::ModelInfer => infer(service, message, received, deadline).await,
         Method::ServerLive => frame::frame(&m::ServerLiveResponse { live: true }),
-        Method::ServerReady => frame::frame(&m::ServerReadyResponse { ready: service.shared.engine.ready() }),
+        Method::ServerReady => frame::frame(&m::ServerReadyResponse { ready: service.shared.ready() }),
         Method::ServerMetadata => frame::frame(&server_metadata()),
         Method::ModelReady => frame::frame(&model_ready(service, &read(message)?)?),
         Method::ModelMetadata => frame::frame(&model_metadata(service, &read(message)?)?),
@@ -99,7 +99,7 @@ fn server_metadata() -> m::ServerMetadataResponse {
 fn model_ready(service: &Service, asked: &m::ModelReadyRequest) -> Result<m::ModelReadyResponse> {
     let engine = &service.shared.engine;
     engine.model(&asked.name, &asked.version)?;
-    Ok(m::ModelReadyResponse { ready: engine.ready() })
+    Ok(m::ModelReadyResponse { ready: service.shared.ready() })
 }
 
 fn model_metadata(service: &Service, asked: &m::ModelMetadataRequest) -> Result<m::ModelMetadataResponse> {
@@ -109,11 +109,8 @@ fn model_metadata(service: &Service, asked: &m::ModelMetadataRequest) -> Result<
 }
 
 fn describe(loaded: &Loaded, versions: &[Name]) -> m::ModelMetadataResponse {
-    let tensor = |spec: &TensorSpec| TensorMetadata {
-        name: (*spec.name).to_owned(),
-        datatype: spec.datatype.name().to_owned(),
-        shape: spec.wire_shape().to_vec(),
-    };
+    let tensor =
+        |spec: &TensorSpec| TensorMetadata { name: (*spec.name).to_owned(), datatype: spec.datatype.name().to_owned(), shape: spec.wire_shape().to_vec() };
     let signature = loaded.signature();
     m::ModelMetadataResponse {
         name: (*loaded.name).to_owned(),

@@ -25,8 +25,10 @@ const MESSAGE_CHARACTERS: usize = 1_000;
 const DETAIL_BYTES: usize = 2_048;
 
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&base64::alphabet::STANDARD, GeneralPurposeConfig::new().with_encode_padding(false).with_decode_padding_mode(DecodePaddingMode::Indifferent));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_encode_padding(false).with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// `google.rpc.Status`.
 #[derive(Clone, PartialEq, Message)]

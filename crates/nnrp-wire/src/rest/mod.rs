@@ -18,7 +18,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result};
-use reply::{Reply, compressed, failed, inferred, json, retry_later};
+use reply::{Reply, compressed, failed, inferred, json, retry_later, unreadable};
 use route::{Target, Verb, target};
 use serde_json::{Value, json};
 use std::any::Any;
@@ -66,7 +66,7 @@ pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, poo
     }
     let activity = Arc::new(Activity::default());
     let (read, write) = (shared.settings.read_timeout, shared.settings.write_timeout);
-    let socket = Socket::new(stream, activity.clone(), read, write);
+    let socket = Socket::new(stream, activity.clone(), read, write).rewriting(unreadable);
     let connection = Connection { shared, pool, activity };
     let service = service_fn(|request| connection.answer(request));
     let mut builder = http1::Builder::new();
@@ -113,19 +113,22 @@ impl Connection {
         let received = Instant::now();
         let Some(target) = target(parts.uri.path()) else { return Err(no_path(parts)) };
         if !target.takes(&parts.method) {
-            return Err(NnrpError::new(Reason::MethodNotAllowed, format!("{}: expected {}, got {}", path(parts), target.allow(), method(parts))).with("allow", target.allow()));
+            return Err(NnrpError::new(Reason::MethodNotAllowed, format!("{}: expected {}, got {}", path(parts), target.allow(), method(parts)))
+                .with("allow", target.allow()));
         }
         let engine = &self.shared.engine;
         match target {
             Target::Model { name, version, verb: Verb::Infer } => self.infer(parts, body, (&name, &version), received).await,
-            Target::Model { name, version, verb: Verb::Metadata } => Ok(json(StatusCode::OK, &engine.model(&name, &version)?.metadata(&engine.versions(&name)))),
+            Target::Model { name, version, verb: Verb::Metadata } => {
+                Ok(json(StatusCode::OK, &engine.model(&name, &version)?.metadata(&engine.versions(&name))))
+            }
             Target::Model { name, version, verb: Verb::Ready } => {
                 let loaded = engine.model(&name, &version)?;
-                Ok(json(StatusCode::OK, &json!({"name": &*loaded.name, "ready": true})))
+                Ok(self.ready(json!({"name": &*loaded.name})))
             }
             Target::Server => Ok(json(StatusCode::OK, &server_metadata())),
             Target::Live => Ok(json(StatusCode::OK, &json!({"live": true}))),
-            Target::Ready => Ok(self.ready()),
+            Target::Ready => Ok(self.ready(json!({}))),
             Target::Models => {
                 let mut names: Vec<_> = engine.models().iter().map(|loaded| loaded.name.clone()).collect();
                 names.dedup();
@@ -172,9 +175,10 @@ impl Connection {
         result
     }
 
-    fn ready(&self) -> Reply {
-        let ready = self.shared.engine.ready();
-        let mut reply = json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &json!({"ready": ready}));
+    fn ready(&self, mut told: Value) -> Reply {
+        let ready = self.shared.ready();
+        told["ready"] = ready.into();
+        let mut reply = json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &told);
         if !ready {
             retry_later(&mut reply);
         }

@@ -159,6 +159,25 @@ pub(super) fn failed(error: &NnrpError, request: &HeaderMap, queue_full_status: 
     reply
 }
 
+/// What hyper answers by itself to bytes that are no request, in the house's shape; our own answers stay as they are.
+pub(super) fn unreadable(answer: &[u8]) -> Option<Vec<u8>> {
+    let status = answer.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+    if !answer.windows(EMPTY.len()).any(|window| window == EMPTY) {
+        return None;
+    }
+    let error = match status {
+        b"14" => NnrpError::new(Reason::PathNotFound, "path: expected at most 65534 bytes, got more"),
+        b"31" => NnrpError::new(Reason::BodyTooLarge, "head: expected at most 100 headers of at most 256 KiB together, got more"),
+        _ => NnrpError::new(Reason::Malformed, "head: expected a request line, headers and at most one length of HTTP/1.1, got something else"),
+    };
+    let status = StatusCode::from_u16(error.http()).ok()?;
+    let body = encode_error(&error, Some(&new_request_id()));
+    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    Some([head.as_bytes(), &body].concat())
+}
+
+const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
+
 /// Tells the client when to come again.
 pub(super) fn retry_later(reply: &mut Reply) {
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -166,10 +185,14 @@ pub(super) fn retry_later(reply: &mut Reply) {
 
 /// The client's own id of the request, or a new one.
 pub(crate) fn request_id(own: Option<&HeaderValue>) -> String {
-    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    static COUNT: AtomicU64 = AtomicU64::new(0);
     match own.and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT) {
         Some(id) => id.to_owned(),
-        None => format!("{:016x}", SEED.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed))),
+        None => new_request_id(),
     }
+}
+
+fn new_request_id() -> String {
+    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("{:016x}", SEED.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)))
 }

@@ -3,7 +3,9 @@
 use nnrp_core::runtime::Runtimes;
 use nnrp_core::schedule::Limits;
 use nnrp_core::tensor::values_to_bytes;
-use nnrp_core::{Concurrency, Control, Datatype, Engine, ModelSpec, Outputs, Result, Runtime, RuntimeInfo, Session, SessionInfo, Settings, Signature, Tensor, TensorSpec};
+use nnrp_core::{
+    Concurrency, Control, Datatype, Engine, ModelSpec, Outputs, Result, Runtime, RuntimeInfo, Session, SessionInfo, Settings, Signature, Tensor, TensorSpec,
+};
 use nnrp_wire::{Server, ServerSettings};
 use serde_json::{Map, Value, json};
 use smallvec::smallvec;
@@ -49,14 +51,21 @@ impl Gate {
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The model's side of the gate.
+struct Post {
+    told: Sender<Told>,
+    events: Sender<Event>,
+    hears: Mutex<Receiver<Event>>,
+}
+
 struct Tiny {
-    gate: Mutex<Option<(Sender<Told>, Sender<Event>, Receiver<Event>)>>,
+    gate: Mutex<Option<Post>>,
 }
 
 /// y = 2x + 1; the model `gate` waits first, `broken` cannot tell the server what it is.
 struct TinySession {
     info: SessionInfo,
-    gate: Option<(Sender<Told>, Sender<Event>, Mutex<Receiver<Event>>)>,
+    gate: Option<Post>,
     broken: bool,
 }
 
@@ -70,13 +79,7 @@ impl Runtime for Tiny {
     }
 
     fn load(&self, spec: &ModelSpec) -> Result<Box<dyn Session>> {
-        let tensor = |name: &str| TensorSpec {
-            name: name.into(),
-            datatype: Datatype::Fp32,
-            shape: Some(smallvec![-1]),
-            symbols: Vec::new(),
-            optional: false,
-        };
+        let tensor = |name: &str| TensorSpec { name: name.into(), datatype: Datatype::Fp32, shape: Some(smallvec![-1]), symbols: Vec::new(), optional: false };
         let info = SessionInfo {
             signature: Signature { inputs: vec![tensor("x")], outputs: vec![tensor("y")] },
             runtime: "tiny",
@@ -88,16 +91,15 @@ impl Runtime for Tiny {
             settings: Map::new(),
         };
         let gate = (spec.name == "gate").then(|| self.gate.lock().unwrap().take()).flatten();
-        let gate = gate.map(|(told, events, receiver)| (told, events, Mutex::new(receiver)));
         Ok(Box::new(TinySession { info, gate, broken: spec.name == "broken" }))
     }
 }
 
 impl TinySession {
     fn wait(&self, control: Control<'_>) {
-        let Some((told, events, receiver)) = &self.gate else { return };
+        let Some(Post { told, events, hears }) = &self.gate else { return };
         told.send(Told::Started).unwrap();
-        let wait = || receiver.lock().unwrap().recv().unwrap();
+        let wait = || hears.lock().unwrap().recv().unwrap();
         let stop = events.clone();
         let event = match control.stop {
             Some(flag) => flag.during(move || stop.send(Event::Stop).unwrap(), wait),
@@ -125,11 +127,11 @@ impl Session for TinySession {
 
 /// An engine with the models `double` (versions 1 and 2), `gate` and `broken`.
 pub(crate) fn engine(limits: Limits) -> (Arc<Engine>, Gate) {
-    let (told, hears) = channel();
-    let (events, receiver) = channel();
-    let gate = Gate { told: hears, events: events.clone() };
+    let (told, tells) = channel();
+    let (events, hears) = channel();
+    let gate = Gate { told: tells, events: events.clone() };
     let mut runtimes = Runtimes::default();
-    runtimes.add(Arc::new(Tiny { gate: Mutex::new(Some((told, events, receiver))) }));
+    runtimes.add(Arc::new(Tiny { gate: Mutex::new(Some(Post { told, events, hears: Mutex::new(hears) })) }));
     let engine = Engine::new(Settings { limits, ..Settings::default() }, runtimes);
     for (name, version) in [("double", "1"), ("double", "2"), ("gate", "1"), ("broken", "1")] {
         engine.load(ModelSpec::from_json(&json!({"name": name, "version": version, "path": "none", "runtime": "tiny"}).to_string()).unwrap()).unwrap();

@@ -7,7 +7,7 @@ use crate::codec::parameters::{PARAMETER_LIMIT, request_parameters, tensor_param
 use crate::codec::write;
 use bytes::Bytes;
 use nnrp_core::tensor::push_bytes_element;
-use nnrp_core::{Datatype, Input, NnrpError, Parameter, Reason, Request, Result, Shape, Signature, Tensor, TensorSpec};
+use nnrp_core::{Datatype, Input, Names, NnrpError, Parameter, Reason, Request, Result, Shape, Signature, Tensor, TensorSpec};
 use smallvec::{SmallVec, smallvec};
 use std::borrow::Cow;
 use std::time::Instant;
@@ -57,7 +57,7 @@ fn parameters(cursor: &mut Cursor<'_>, received: Instant, request: &mut Request<
     Ok(())
 }
 
-fn output<'n>(cursor: &mut Cursor<'n>, names: &mut SmallVec<[Cow<'n, str>; 2]>, wanted: &mut Wanted) -> Result<()> {
+fn output<'n>(cursor: &mut Cursor<'n>, names: &mut Names<'n>, wanted: &mut Wanted) -> Result<()> {
     let (mut name, mut binary) = (None, None);
     cursor.object(&["name", "parameters"], |cursor, key| {
         if key == 0 {
