@@ -91,7 +91,7 @@ ROWS = {
         {"engine"},
         {"lib"},
     ],
-    "nnrp-wire": [{"buffer", "io"}, {"codec"}, {"client", "grpc", "listen", "rest", "server"}, {"lib"}],
+    "nnrp-wire": [{"buffer", "io", "request"}, {"codec"}, {"client", "grpc", "listen", "rest", "server"}, {"lib"}],
 }
 # Neighbours of one row that do not know each other.
 STRANGERS = {("rest", "grpc"), ("grpc", "rest"), ("client", "server"), ("server", "client"), ("rest", "client"), ("grpc", "client"), ("listen", "client")}

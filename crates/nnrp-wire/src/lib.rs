@@ -9,6 +9,7 @@ pub mod codec;
 pub mod grpc;
 mod io;
 mod listen;
+mod request;
 mod rest;
 pub mod server;
 

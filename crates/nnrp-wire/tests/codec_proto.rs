@@ -185,7 +185,10 @@ proptest! {
     }
 
     #[test]
-    fn a_mutated_vector_is_read_or_refused_and_never_more(pick in any::<prop::sample::Index>(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..8)) {
+    fn a_mutated_vector_is_read_or_refused_and_never_more(
+        pick in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0u8..3), 1..8),
+    ) {
         let vectors = vectors("grpc");
         let mut message = hex::decode(pick.get(&vectors).1["message"].as_str().unwrap()).unwrap();
         for (place, byte, kind) in changes {

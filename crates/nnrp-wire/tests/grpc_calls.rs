@@ -159,6 +159,12 @@ fn errors_name_the_model_the_version_and_the_tensor() {
         "DUPLICATE_INPUT",
     );
     refused(changed(|r| r.outputs.push(m::model_infer_request::InferRequestedOutputTensor { name: "w".into(), ..Default::default() })), 3, "UNKNOWN_OUTPUT");
+}
+
+#[test]
+fn readiness_and_metadata_of_what_is_not_there_are_not_found() {
+    let (server, _gate) = serve_both();
+    let peer = Peer::to(&server);
     for method in ["ModelReady", "ModelMetadata"] {
         peer.call(method, &m::ModelReadyRequest { name: "nope".into(), version: String::new() }).assert_error(5, "MODEL_NOT_FOUND");
         peer.call(method, &m::ModelReadyRequest { name: "double".into(), version: "9".into() }).assert_error(5, "VERSION_NOT_FOUND");

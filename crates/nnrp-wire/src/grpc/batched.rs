@@ -135,3 +135,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Batched<S> {
         Pin::new(&mut inner.socket).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+
+    fn bytes(count: usize) -> Vec<u8> {
+        (0..count).map(|index| (index % 251) as u8).collect()
+    }
+
+    #[tokio::test]
+    async fn what_is_written_in_frames_arrives_whole_and_in_order_through_a_narrow_socket() {
+        for (frame, room) in [(100, 64), (16_393, 1_000), (16_393, 1 << 20), (300_000, 4_096)] {
+            let (near, mut far) = tokio::io::duplex(room);
+            let socket = Batched::new(near);
+            let mut writer = socket.clone();
+            let sending = async move {
+                for piece in bytes(700_000).chunks(frame) {
+                    writer.write_all(piece).await.unwrap();
+                }
+                writer.shutdown().await.unwrap();
+            };
+            let mut arrived = Vec::new();
+            let mut sending = pin!(sending);
+            let (sent, received) = tokio::join!(drive(&socket, sending.as_mut()), far.read_to_end(&mut arrived));
+            assert!(sent.is_ok() && received.is_ok());
+            assert!(arrived == bytes(700_000), "{frame} {room}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_arrives_is_read_whole_and_in_order_however_little_is_asked_for() {
+        for (asked, room) in [(10, 64), (8_192, 1 << 20), (16_393, 1_000), (100_000, 1 << 20)] {
+            let (near, mut far) = tokio::io::duplex(room);
+            let mut socket = Batched::new(near);
+            let sending = async move {
+                far.write_all(&bytes(700_000)).await.unwrap();
+                far.shutdown().await.unwrap();
+            };
+            let reading = async {
+                let (mut arrived, mut piece) = (Vec::new(), vec![0; asked]);
+                loop {
+                    match socket.read(&mut piece).await.unwrap() {
+                        0 => return arrived,
+                        count => arrived.extend_from_slice(&piece[..count]),
+                    }
+                }
+            };
+            let ((), arrived) = tokio::join!(sending, reading);
+            assert!(arrived == bytes(700_000), "{asked} {room}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_small_goes_out_at_once_and_keeps_no_buffer() {
+        let (near, mut far) = tokio::io::duplex(1_000);
+        let mut socket = Batched::new(near);
+        socket.write_all(b"small").await.unwrap();
+        let mut arrived = [0; 5];
+        far.read_exact(&mut arrived).await.unwrap();
+        assert_eq!((&arrived, socket.0.lock().unwritten.capacity()), (b"small", 0));
+    }
+}

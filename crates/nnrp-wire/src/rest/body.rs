@@ -104,7 +104,10 @@ where
             return Err(too_large(bounds.byte_size, claimed));
         }
         let whole = claimed == Some(data.len() as u64);
-        if gathered.is_none() && whole && data.get(head..).is_none_or(|tensors| tensors.is_empty() || (tensors.as_ptr() as usize).is_multiple_of(SMALL_ALIGNMENT)) {
+        if gathered.is_none()
+            && whole
+            && data.get(head..).is_none_or(|tensors| tensors.is_empty() || (tensors.as_ptr() as usize).is_multiple_of(SMALL_ALIGNMENT))
+        {
             return Ok(data);
         }
         let expected = claimed.map_or(0, |claimed| claimed as usize);

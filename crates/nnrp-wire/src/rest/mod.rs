@@ -6,6 +6,7 @@ mod route;
 use crate::buffer::Pool;
 use crate::codec::rest::{decode_raw_request, decode_request, encode_response};
 use crate::io::{Activity, Socket};
+use crate::request::{REQUEST_ID, unwound};
 use crate::server::{Shared, Stopping, server_metadata, stopped};
 use body::{Bounds, JSON_SIZE, number};
 use bytes::Bytes;
@@ -21,10 +22,7 @@ use nnrp_core::{NnrpError, Reason, Result};
 use reply::{Reply, compressed, failed, inferred, json, retry_later, unreadable};
 use route::{Target, Verb, target};
 use serde_json::{Value, json};
-use std::any::Any;
 use std::convert::Infallible;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -91,8 +89,8 @@ impl Connection {
         let result = unwound(self.route(&parts, &mut body)).await;
         let result = result.unwrap_or_else(|_| Err(NnrpError::new(Reason::Bug, "the server failed while it handled this request")));
         let mut reply = result.unwrap_or_else(|error| self.fail(&error, &parts));
-        if let Some(id) = parts.headers.get(reply::REQUEST_ID) {
-            reply.headers_mut().entry(reply::REQUEST_ID).or_insert_with(|| id.clone());
+        if let Some(id) = parts.headers.get(REQUEST_ID) {
+            reply.headers_mut().entry(REQUEST_ID).or_insert_with(|| id.clone());
         }
         if body.body.is_some() && !self.skip(&parts, &mut body).await {
             self.activity.refuse();
@@ -209,16 +207,6 @@ impl Connection {
         }
         reply
     }
-}
-
-/// Runs a future, catching a panic within it.
-pub(crate) async fn unwound<T>(work: impl Future<Output = T>) -> std::result::Result<T, Box<dyn Any + Send>> {
-    let mut work = pin!(work);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
-        Ok(poll) => poll.map(Ok),
-        Err(payload) => std::task::Poll::Ready(Err(payload)),
-    })
-    .await
 }
 
 #[cold]

@@ -1,33 +1,25 @@
 //! Answers: a status, headers, and a body in pieces that are written as they lie.
 use super::body::JSON_SIZE;
 use crate::codec::rest::{Encoded, encode_error};
+use crate::request::{REQUEST_ID, new_request_id, request_id};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use nnrp_core::{NnrpError, Reason};
 use serde_json::Value;
 use smallvec::SmallVec;
 use std::convert::Infallible;
-use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::pin::Pin;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-
-/// Names a request in logs and errors.
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// Smaller answers are not worth compressing.
 const COMPRESSED_FROM: usize = 1 << 10;
-
-/// Longest request id that is repeated.
-const REQUEST_ID_LIMIT: usize = 128;
 
 /// A body that is already there, in pieces.
 #[derive(Clone, Default)]
@@ -181,18 +173,4 @@ const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
 /// Tells the client when to come again.
 pub(super) fn retry_later(reply: &mut Reply) {
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-}
-
-/// The client's own id of the request, or a new one.
-pub(crate) fn request_id(own: Option<&HeaderValue>) -> String {
-    match own.and_then(|id| id.to_str().ok()).filter(|id| !id.is_empty() && id.len() <= REQUEST_ID_LIMIT) {
-        Some(id) => id.to_owned(),
-        None => new_request_id(),
-    }
-}
-
-fn new_request_id() -> String {
-    static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{:016x}", SEED.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)))
 }
