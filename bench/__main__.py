@@ -94,6 +94,7 @@ def _write_results(machine: dict[str, str], options: Options, tables: list[Table
         f"Each load took {options.seconds} s, in {options.rounds} rounds in turn; "
         "figures are medians, ratios the medians of the rounds' own ratios.\n",
         *(table.to_markdown() for table in tables),
+        (BENCH / "bounds.md").read_text(),
         f"## Machine\n\n| | |\n| --- | --- |\n{facts}",
     ]
     (BENCH / "RESULTS.md").write_text("\n".join(text) + "\n")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -265,3 +266,14 @@ def test_bf16_is_bf16_on_the_wire(reach: Reach) -> None:
     y = reach("identity_bf16")(x)["y"]
     assert y.dtype == ml_dtypes.bfloat16
     assert y.tolist() == x.tolist()
+
+
+def test_an_idle_client_does_not_hold_up_a_stop(double: nnrp.Model) -> None:
+    server = nnrp.serve(double, http_port=0, grpc_port=0)
+    models = [nnrp.connect(getattr(server, form)) for form in FORMS]
+    assert [model(X)["y"].tolist() for model in models] == [DOUBLED, DOUBLED]
+
+    started = time.monotonic()
+    server.stop(grace=60)
+
+    assert time.monotonic() - started < 20

@@ -3,12 +3,14 @@ use crate::model::Model;
 use nnrp_core::{Response, Result};
 use parking_lot::Mutex;
 use pyo3::prelude::*;
-use pyo3::types::PyCFunction;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::JoinHandle;
 
 /// An answer on its way; dropping it cancels the request.
 pub(crate) type Pending = Pin<Box<dyn Future<Output = Result<Response>> + Send>>;
@@ -23,6 +25,7 @@ struct Task {
 
 /// Gives the answer if it is there, or else a function that cancels; then `deliver` is called once, from another thread.
 pub(crate) fn start<'py>(model: &Bound<'py, Model>, pending: Pending, id: Option<Box<str>>, deliver: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    start_courier(model.py())?;
     let task = Arc::new(Task { pending: Mutex::new(Some(pending)), model: model.clone().unbind(), id, deliver });
     if let Some(result) = task.poll() {
         return Ok(model.get().present(model.py(), result, task.id.as_deref())?.into_any());
@@ -53,22 +56,47 @@ impl Task {
 }
 
 impl Wake for Task {
-    /// The engine's thread only leaves a note: one thread of ours waits for the interpreter in its stead.
+    /// The engine's thread only leaves a note: the courier waits for the interpreter in its stead.
     fn wake(self: Arc<Self>) {
-        static NOTES: OnceLock<Sender<Arc<Task>>> = OnceLock::new();
-        let notes = NOTES.get_or_init(|| {
-            let (sender, receiver) = channel::<Arc<Task>>();
-            let work = move || {
-                for task in receiver {
-                    if let Some(result) = task.poll() {
-                        Python::try_attach(|py| task.deliver(py, result));
-                    }
+        if let Some(courier) = &*COURIER.lock() {
+            let _ = courier.notes.send(self);
+        }
+    }
+}
+
+/// The one thread that brings answers to event loops.
+struct Courier {
+    notes: Sender<Arc<Task>>,
+    thread: JoinHandle<()>,
+}
+
+static COURIER: Mutex<Option<Courier>> = Mutex::new(None);
+
+/// Starts the courier, once; it ends before the interpreter does, which no thread of ours may be inside of by then.
+fn start_courier(py: Python<'_>) -> PyResult<()> {
+    static STARTED: PyOnceLock<()> = PyOnceLock::new();
+    STARTED.get_or_try_init(py, || -> PyResult<()> {
+        let (notes, received) = channel::<Arc<Task>>();
+        let work = move || {
+            for task in received {
+                if let Some(result) = task.poll() {
+                    Python::try_attach(|py| task.deliver(py, result));
                 }
-            };
-            // Without the thread nothing is delivered, which a caller meets as its own timeout.
-            let _ = std::thread::Builder::new().name("nnrp-asyncio".to_owned()).spawn(work);
-            sender
-        });
-        let _ = notes.send(self);
+            }
+        };
+        let thread = std::thread::Builder::new().name("nnrp-asyncio".to_owned()).spawn(work)?;
+        *COURIER.lock() = Some(Courier { notes, thread });
+        let end = |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| args.py().detach(end_courier);
+        py.import("atexit")?.call_method1("register", (PyCFunction::new_closure(py, None, None, end)?,))?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+fn end_courier() {
+    let courier = COURIER.lock().take();
+    if let Some(Courier { notes, thread }) = courier {
+        drop(notes);
+        let _ = thread.join();
     }
 }

@@ -42,6 +42,8 @@ const STREAMS: u32 = 128;
 const HEADER_BYTES: u32 = 16 << 10;
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a client has to answer the goodbye of a server that stops.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends; once `stopping` turns true it takes no new calls and ends with the last one.
 pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, pool: Pool, mut stopping: Stopping) {
@@ -50,8 +52,9 @@ pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, poo
     activity.begin();
     let socket = Batched::new(Socket::new(stream, activity, shared.settings.read_timeout, shared.settings.write_timeout));
     let service = Arc::new(Service { shared, pool, stopping: stopping.clone() });
+    let calls = service.clone();
     let serve = hyper::service::service_fn(move |request| {
-        let service = service.clone();
+        let service = calls.clone();
         async move { Ok::<_, Infallible>(service.answer(request).await) }
     });
     let mut connection = pin!(http().serve_connection(TokioIo::new(socket.clone()), serve));
@@ -59,8 +62,16 @@ pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, poo
         _ = drive(&socket, connection.as_mut()) => return,
         () = stopped(&mut stopping) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = drive(&socket, connection).await;
+    while tokio::time::timeout(PARTING, drive(&socket, connection.as_mut())).await.is_err() {
+        // A client that does not look at its connection never answers the goodbye; without a call of its own it is not waited for.
+        if Arc::strong_count(&service) == IDLE_HOLDERS {
+            return;
+        }
+    }
 }
+
+/// Who holds the service of a connection without calls: the connection, and what makes its calls.
+const IDLE_HOLDERS: usize = 2;
 
 fn http() -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
