@@ -51,7 +51,7 @@ class Server(_nnrp.Server):
         return self._url("grpc", self._ports()[1])
 
     def stop(self, grace: float = 10.0) -> None:
-        """Take nothing new, finish what is in flight within `grace` seconds, and return. The engine takes nothing new from then on."""
+        """Take nothing new, finish what is in flight within `grace` seconds, and return. The engine stays ready for others."""
         if not 0 <= grace < float("inf"):
             raise InvalidOption(f"grace: expected seconds from 0, got {grace}")
         self._stop(timedelta(seconds=grace))

@@ -6,7 +6,7 @@ use crate::metrics::Metrics;
 use crate::model::{Loaded, ModelSpec, Name};
 use crate::route::{Registry, model_exists};
 use crate::runtime::{Concurrency, Control, Runtimes};
-use crate::schedule::{Job, Limits, Schedule, Submitted, Ticket, Watch, stopped};
+use crate::schedule::{Job, Limits, Schedule, Submitted, Ticket, Watch, Watching, stopped};
 use crate::stop::{Cause, Stop};
 use crate::validate::{Prepared, prepare};
 use std::future::Future;
@@ -155,10 +155,10 @@ impl Engine {
             return Ok(Answer(State::Ready(Some(answer))));
         }
         let (ticket, reply) = Ticket::new(request.stop.unwrap_or_default(), request.deadline);
-        self.watch.add(&ticket);
+        let watching = self.watch.add(&ticket);
         let stop = ticket.stop.clone();
         self.enqueue(loaded, Job { prepared, ticket })?;
-        Ok(Answer(State::Waiting { reply, stop }))
+        Ok(Answer(State::Waiting { reply, stop, _watching: watching }))
     }
 
     fn enqueue(&self, loaded: Arc<Loaded>, job: Job) -> Result<()> {
@@ -167,10 +167,11 @@ impl Engine {
         }
         let (worker, clock) = (loaded.clone(), self.settings.clock.clone());
         let name = format!("nnrp:{}", loaded.name);
-        if std::thread::Builder::new().name(name).spawn(move || worker.work(&clock)).is_err()
-            && let Some(job) = loaded.schedule.worker_failed()
-        {
-            job.ticket.answer(Err(NnrpError::new(Reason::QueueFull, "no thread could be started for the model's queue")));
+        if std::thread::Builder::new().name(name).spawn(move || worker.work(&clock)).is_err() {
+            for job in loaded.schedule.worker_failed() {
+                let error = NnrpError::new(Reason::QueueFull, "no thread could be started for the model's queue");
+                job.ticket.answer(Err(loaded.count(error)));
+            }
         }
         Ok(())
     }
@@ -178,7 +179,7 @@ impl Engine {
     #[cold]
     fn infer_slowly(&self, loaded: &Loaded, prepared: Prepared<'_>, stop: Arc<Stop>, deadline: Option<Instant>) -> Result<Response> {
         let (ticket, _reply) = Ticket::new(stop, deadline);
-        self.watch.add(&ticket);
+        let _watching = self.watch.add(&ticket);
         let turn = loaded.schedule.wait_turn(|| ticket.ended(self.settings.clock.now()));
         let _turn = turn.map_err(|error| loaded.count(error))?;
         loaded.answer(prepared, Control { stop: Some(&ticket.stop) }, &self.settings.clock)
@@ -211,16 +212,17 @@ impl Loaded {
         let started = if control.stop.is_some() { clock.now() } else { prepared.arrived };
         let result = catch_unwind(AssertUnwindSafe(|| self.session.run(&prepared.inputs, &prepared.outputs, control)));
         let run = clock.now().saturating_duration_since(started);
+        // Failed runs count too: a session that fails slowly is not quick.
+        self.schedule.observe(run, prepared.byte_size);
+        if let Some(cause) = control.stop.and_then(Stop::cause) {
+            return Err(self.count(stopped(cause)));
+        }
         let outputs = match result {
             Ok(Ok(outputs)) if outputs.len() == prepared.outputs.len() => outputs,
             Ok(Ok(outputs)) => return Err(self.count(self.wrong_count(prepared.outputs.len(), outputs.len()))),
-            Ok(Err(error)) => {
-                let cause = control.stop.and_then(Stop::cause);
-                return Err(self.count(cause.map_or(error, stopped)));
-            }
+            Ok(Err(error)) => return Err(self.count(error)),
             Err(_panic) => return Err(self.count(NnrpError::new(Reason::Bug, "the runtime's adapter panicked"))),
         };
-        self.schedule.observe(run, prepared.byte_size);
         self.metrics.success(started.saturating_duration_since(prepared.arrived), run);
         let specs = &self.signature().outputs;
         let named = prepared.outputs.iter().zip(outputs).map(|(index, tensor)| Output { name: specs[*index].name.clone(), tensor });
@@ -252,10 +254,14 @@ pub struct Answer(State);
 #[allow(clippy::large_enum_variant, reason = "the quick path answers without an allocation")]
 enum State {
     Ready(Option<Result<Response>>),
-    Waiting { reply: oneshot::Receiver<Result<Response>>, stop: Arc<Stop> },
+    Waiting { reply: oneshot::Receiver<Result<Response>>, stop: Arc<Stop>, _watching: Option<Watching> },
 }
 
 impl Answer {
+    fn disarm(&mut self) {
+        self.0 = State::Ready(None);
+    }
+
     /// The answer, if it is there already.
     pub fn take_ready(&mut self) -> Option<Result<Response>> {
         match &mut self.0 {
@@ -279,7 +285,12 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
             State::Ready(answer) => Poll::Ready(answer.take().unwrap_or_else(lost)),
-            State::Waiting { reply, .. } => Pin::new(reply).poll(context).map(|answer| answer.unwrap_or_else(|_| lost())),
+            State::Waiting { reply, .. } => {
+                let answer = std::task::ready!(Pin::new(reply).poll(context)).unwrap_or_else(|_| lost());
+                // Answered: nothing is left to stop.
+                self.disarm();
+                Poll::Ready(answer)
+            }
         }
     }
 }

@@ -232,16 +232,15 @@ impl Schedule {
         }
     }
 
-    /// A worker could not be started: the newest request is taken back, unless another worker has it.
-    pub(crate) fn worker_failed(&self) -> Option<Job> {
+    /// A worker could not be started: gives back every request that nobody would run now, which is none while another worker lives.
+    pub(crate) fn worker_failed(&self) -> VecDeque<Job> {
         let mut queue = self.queue.lock();
         queue.workers -= 1;
         if queue.workers > 0 {
-            return None;
+            return VecDeque::new();
         }
-        let job = queue.jobs.pop_back();
-        self.waiting.store(queue.jobs.len(), Relaxed);
-        job
+        self.waiting.store(0, Relaxed);
+        std::mem::take(&mut queue.jobs)
     }
 
     /// Takes nothing new; what waits is still run, and then the workers end.
@@ -275,9 +274,9 @@ struct Deadlines {
 }
 
 impl Watch {
-    /// Stops and answers the request at its deadline, unless its ticket is gone by then.
-    pub(crate) fn add(&self, ticket: &Arc<Ticket>) {
-        let Some(deadline) = ticket.deadline else { return };
+    /// Stops and answers the request at its deadline, as long as what this returns is kept.
+    pub(crate) fn add(&self, ticket: &Arc<Ticket>) -> Option<Watching> {
+        let deadline = ticket.deadline?;
         let mut state = self.0.state.lock();
         state.next += 1;
         let key = (deadline, state.next);
@@ -288,6 +287,19 @@ impl Watch {
         } else if state.tickets.first_key_value().is_some_and(|(first, _)| *first == key) {
             self.0.wake.notify_one();
         }
+        Some(Watching { watched: self.0.clone(), key })
+    }
+}
+
+/// A deadline that is watched; forgotten when dropped, so that answered requests leave nothing behind.
+pub(crate) struct Watching {
+    watched: Arc<Watched>,
+    key: (Instant, u64),
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.watched.state.lock().tickets.remove(&self.key);
     }
 }
 
@@ -381,5 +393,25 @@ mod tests {
         assert!(schedule.submit(job()).is_err());
         assert!(schedule.next().is_some());
         assert!(schedule.next().is_none());
+    }
+
+    #[test]
+    fn without_a_worker_every_waiting_request_is_given_back() {
+        let schedule = Schedule::new(limits(4), false);
+        assert_eq!(schedule.submit(job()).unwrap(), Submitted::NeedsWorker);
+        assert_eq!(schedule.submit(job()).unwrap(), Submitted::Taken);
+        assert_eq!(schedule.worker_failed().len(), 2);
+        assert_eq!(schedule.waiting(), 0);
+        assert_eq!(schedule.submit(job()).unwrap(), Submitted::NeedsWorker);
+    }
+
+    #[test]
+    fn a_deadline_is_forgotten_once_its_request_is_answered() {
+        let watch = Watch::default();
+        for _ in 0..1000 {
+            let (ticket, _) = Ticket::new(Arc::default(), Some(Instant::now() + Duration::from_secs(3600)));
+            drop(watch.add(&ticket));
+        }
+        assert!(watch.0.state.lock().tickets.is_empty());
     }
 }

@@ -276,6 +276,26 @@ fn a_panic_in_a_runtime_is_one_answer_and_the_engine_lives() {
 }
 
 #[test]
+fn a_session_that_fails_slowly_is_not_quick() {
+    let (engine, _) = engine();
+    let model = engine.model("double", "").unwrap();
+    while !model.schedule.is_quick(4) {
+        engine.infer(request(&[1.0])).unwrap();
+    }
+    let before = model.schedule.mean();
+    assert!(engine.infer(request(&[])).unwrap_err().is(Reason::Bug));
+    assert_ne!(model.schedule.mean(), before);
+}
+
+#[test]
+fn an_answered_request_leaves_its_callers_stop_as_it_was() {
+    let (engine, _) = engine();
+    let stop = Arc::new(Stop::default());
+    wait(engine.infer_async(Request { stop: Some(stop.clone()), ..request(&[1.0]) })).unwrap();
+    assert_eq!(stop.cause(), None);
+}
+
+#[test]
 fn the_latest_version_is_the_largest_number_and_any_can_be_asked_for() {
     let (engine, _) = engine();
     for version in ["10", "9", "beta"] {
