@@ -194,7 +194,13 @@ impl Schedule {
             return Err(NnrpError::new(Reason::ModelNotFound, "the model was unloaded while the request came in"));
         }
         if queue.jobs.len() >= self.limits.queue_capacity {
-            queue.jobs.retain(|job| job.ticket.stop.cause().is_none());
+            queue.jobs.retain(|job| match job.ticket.stop.cause() {
+                None => true,
+                Some(cause) => {
+                    job.ticket.answer(Err(stopped(cause)));
+                    false
+                }
+            });
         }
         if queue.jobs.len() >= self.limits.queue_capacity {
             let message = format!("the model's queue is full: {} requests wait", queue.jobs.len());

@@ -114,8 +114,21 @@ fn check_elements(spec: &TensorSpec, tensor: &Tensor<'_>, count: usize) -> Resul
                 let error = NnrpError::new(Reason::ByteSizeMismatch, message).with("input", &*spec.name);
                 return Err(error.with("expected", expected).with("got", bytes.len()));
             }
-            check_bool(spec, tensor.datatype, bytes)
+            check_padding(spec, datatype, bytes, count)?;
+            check_bool(spec, datatype, bytes)
         }
+    }
+}
+
+/// Two four-bit elements share a byte; the half that an odd count leaves over is zero (spec §3.5).
+fn check_padding(spec: &TensorSpec, datatype: Datatype, bytes: &[u8], count: usize) -> Result<()> {
+    let half_used = datatype.bits() == 4 && !count.is_multiple_of(2);
+    match bytes.last() {
+        Some(last) if half_used && last >> 4 != 0 => {
+            let message = format!("input '{}': expected the unused half of the last byte of {} to be zero, got {}", spec.name, datatype.name(), last >> 4);
+            Err(NnrpError::new(Reason::ValueOutOfRange, message).with("input", &*spec.name))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -222,6 +235,14 @@ mod tests {
         let signature = Signature { inputs: vec![spec("b", Datatype::Bool, &[2])], outputs: vec![] };
         let refused = check_all(&signature, smallvec![input("b", Datatype::Bool, &[2], &[1, 2])], &[]).err().unwrap();
         assert!(refused.is(Reason::ValueOutOfRange));
+    }
+
+    #[test]
+    fn the_unused_half_of_a_byte_is_zero() {
+        let signature = Signature { inputs: vec![spec("q", Datatype::Int4, &[3])], outputs: vec![] };
+        let given = |bytes| check_all(&signature, smallvec![input("q", Datatype::Int4, &[3], bytes)], &[]);
+        assert!(given(&[0xff, 0x0f]).is_ok());
+        assert!(given(&[0xff, 0x1f]).err().unwrap().is(Reason::ValueOutOfRange));
     }
 
     #[test]
