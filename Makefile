@@ -17,7 +17,7 @@ demo: build ## serve a real model and ask it over every form (KEEP=1 leaves the 
 test: build lint ## everything that must hold
 	$(CARGO) test --release --workspace --exclude nnrp-python
 	$(BIN)/python -m pytest tests
-	$(MAKE) -C bindings/c test
+	$(MAKE) -C bindings/c test CHECKER=asan
 
 build: $(VENV)/.built ## the package, libnnrp, and every runtime that the tests use: .venv/bin/nnrp, .venv/bin/python
 
