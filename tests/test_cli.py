@@ -84,6 +84,12 @@ def test_infer_runs_a_file_and_reads_every_kind_of_input(folder: Path, tmp_path:
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), [[2, 4, 6, 8]])
 
 
+def test_infer_casts_nothing_silently(folder: Path) -> None:
+    file = folder / "two_by_two" / "1" / "model.onnx"
+    for value, reason in (("[1.7]", "DATATYPE_MISMATCH"), ("[3000000000]", "VALUE_OUT_OF_RANGE"), ("[[1],[1,2]]", "SHAPE_MISMATCH")):
+        assert reason in run("infer", file, "--input", f"a={value}", "--input", "b=[1]", status=1)
+
+
 def test_inspect_tells_signature_opset_and_size(folder: Path) -> None:
     file = folder / "two_by_two" / "1" / "model.onnx"
     about = json.loads(run("inspect", file, "--json"))

@@ -78,21 +78,25 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 
 
 def _value(text: str, spec: Any, shape: str | None, name: str) -> Any:
-    import numpy
-
-    from nnrp.tensor import numpy_type
-
-    datatype = numpy_type(spec.datatype) if spec is not None else None
     if not text.startswith("@"):
-        return numpy.asarray(_json(text, name), dtype=datatype)
+        return _json(text, name)
     path = Path(text[1:])
     if not path.is_file():
         raise NotFound(f"--input {name}: no file '{path}'", reason="FILE_NOT_FOUND")
     if path.suffix == ".npy":
-        return numpy.load(path, allow_pickle=False)
+        return _npy(path, name)
     if path.suffix == ".json":
-        return numpy.asarray(_json(path.read_text(), name), dtype=datatype)
+        return _json(path.read_text(), name)
     return _raw(path.read_bytes(), spec, shape, name)
+
+
+def _npy(path: Path, name: str) -> Any:
+    import numpy
+
+    try:
+        return numpy.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InvalidArgument(f"--input {name}: '{path.name}' is not a .npy file that can be read: {error}", reason="MALFORMED") from error
 
 
 def _json(text: str, name: str) -> Any:
