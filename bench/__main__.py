@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from . import client, growth, inproc, wire
+from . import client, growth, inproc, isolation, wire
 from .machine import describe
 from .setting import BENCH, OURS, BenchFailure, Options, progress
 from .table import Table
@@ -25,6 +25,7 @@ from .table import Table
 # In process first: before anything has started a thread here.
 PARTS: dict[str, Callable[[Options], list[Table]]] = {
     "inproc": inproc.measure,
+    "isolation": isolation.measure,
     "wire": wire.measure,
     "client": client.measure,
     "growth": growth.measure,

@@ -1,4 +1,4 @@
-"""In one process: our Python call beside ONNX Runtime's own Python call and its C call."""
+"""In one process: our Python call beside ONNX Runtime's own Python call and its C call, OpenVINO's and LiteRT's own, and a Python function's."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
+import openvino
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from .models import SHAPES, example, identity, write_repository
+from .models import SHAPES, example, identity, tflite, write_repository
 from .native import call_floor, onnxruntime_library
 from .product import nnrp
 from .setting import WORK, BenchFailure, Options, progress
@@ -70,7 +73,109 @@ def measure(options: Options) -> list[Table]:
             Goal("value", 10, "≤ 10 µs"),
         ),
     ]
-    return [Table("In process", "ORT Python", "C call", rows)]
+    return [Table("In process", "ORT Python", "C call", rows), _openvino(options, repository), _litert(options), _function(options)]
+
+
+def _openvino(options: Options, repository: Path) -> Table:
+    """Time OpenVINO beside its own call with shared memory, one thread, both in FP32."""
+    contenders = {name: _on_openvino(repository / name / "1" / "model.onnx", example(name)) for name in SHAPES}
+    return _beside(options, "OpenVINO", contenders)
+
+
+def _litert(options: Options) -> Table:
+    """Time LiteRT beside its interpreter as its documentation feeds it, tensor by tensor, one thread."""
+    contenders = {name: _on_litert(WORK / "inproc" / f"{name}.tflite", name) for name in SHAPES}
+    return _beside(options, "LiteRT", contenders)
+
+
+def _beside(options: Options, runtime: str, contenders: Mapping[str, dict[str, Block]]) -> Table:
+    """Compare our call with that of a runtime's own package."""
+    progress(f"inproc: {runtime}")
+    small = in_turn(contenders["small"], options.rounds, options.calls)
+    large = in_turn(contenders["large"], options.rounds, options.calls // 10)
+    theirs = f"{runtime} Python"
+    rows = []
+    for case, times in (("model(x), small", small), ("model(x), 602 kB", large)):
+        ours, peer = (figures(times, name, "p50") for name in ("ours", theirs))
+        details = {name: [asdict(one) for one in rounds] for name, rounds in times.items()}
+        goal = Goal("value", min(peer) + 2, f"≤ {theirs} + 2 µs")
+        rows.append(Row(case, "p50 µs", median(ours), median(peer), None, median_ratio(ours, peer), goal, details=details))
+    return Table(f"In process, {runtime}", theirs, None, rows)
+
+
+def _function(options: Options) -> Table:
+    """Time a Python function as a model beside the function itself, and the run of one that nnrp.serve has on its worker."""
+    progress("inproc: a Python function")
+    x = np.ones((1, 16), np.float32)
+    found: dict[str, Block] = {"function": block_of(lambda: _same(x))}
+    declared = {name: ("FP32", [-1, 16]) for name in "xy"}
+    line = {"inputs": {"x": declared["x"]}, "outputs": {"y": declared["y"]}}
+    product = nnrp()
+    if product is not None:
+        model = product.load(_same, **line)
+        found["ours"] = block_of(lambda: model(x))
+    times = in_turn(found, options.rounds, options.calls)
+    ours, peer = (figures(times, name, "p50") for name in ("ours", "function"))
+    details: dict[str, Any] = {name: [asdict(one) for one in rounds] for name, rounds in times.items()}
+    limit, text = min(peer) + 3, "≤ the function + 3 µs"
+    rows = [Row("model(x), small", "p50 µs", median(ours), median(peer), goal=Goal("value", limit, text), details=details)]
+    if product is not None:
+        with product.serve(_same, **line, http_port=0, grpc_port=None) as server:
+            rows.append(Row("its run in nnrp.serve", "mean µs", _served(product, server, x, options.calls), min(peer), goal=Goal("value", limit, text)))
+    return Table("In process, a Python function", "the function", None, rows)
+
+
+def _same(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return x
+
+
+def _served(product: Any, server: Any, x: NDArray[np.float32], calls: int) -> float:
+    """The mean run of so many requests, one after the other, by the server's own count."""
+    ask = product.connect(server.http_url)
+    model = server.engine.model("_same")
+    spent: list[tuple[int, int]] = []
+    for count in (calls // 10, calls):
+        for _ in range(count):
+            ask(x)
+        told = model.statistics()
+        spent.append((told["run_ns"], told["success_count"]))
+    (before_ns, before), (after_ns, after) = spent
+    return (after_ns - before_ns) / (after - before) / 1e3
+
+
+def _on_openvino(file: Path, x: NDArray[np.float32]) -> dict[str, Block]:
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": "1", "ENABLE_CPU_PINNING": "NO"}
+    request = openvino.Core().compile_model(file, "CPU", properties).create_infer_request()
+    found: dict[str, Block] = {"OpenVINO Python": block_of(lambda: request.infer({0: x}, share_inputs=True, share_outputs=True)[0])}
+    product = nnrp()
+    if product is not None:
+        model = product.load(str(file), runtime="openvino", options={"INFERENCE_NUM_THREADS": 1})
+        if not np.array_equal(model(x)["output"], x):
+            raise BenchFailure(f"nnrp.load({file.name}, runtime='openvino')(x): the output differs from the input")
+        found = {"ours": block_of(lambda: model(x)), **found}
+    return found
+
+
+def _on_litert(file: Path, name: str) -> dict[str, Block]:
+    file.write_bytes(tflite(name))
+    x = example(name)
+    interpreter = Interpreter(str(file), num_threads=1)
+    interpreter.allocate_tensors()
+    (into,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+
+    def theirs() -> object:
+        interpreter.set_tensor(into["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    found: dict[str, Block] = {"LiteRT Python": block_of(theirs)}
+    product = nnrp()
+    if product is not None:
+        model = product.load(str(file), runtime="litert", options={"num_threads": 1})
+        if not np.array_equal(model(x)["output"], x):
+            raise BenchFailure(f"nnrp.load({file.name}, runtime='litert')(x): the output differs from the input")
+        found = {"ours": block_of(lambda: model(x)), **found}
+    return found
 
 
 def _contenders(file: Path, x: NDArray[np.float32]) -> dict[str, Block]:

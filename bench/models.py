@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
 import onnxruntime
+from ai_edge_litert import schema_py_generated as schema
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -31,6 +33,29 @@ def identity(name: str) -> bytes:
     tail = SHAPES[name][1:]
     graph = helper.make_graph([helper.make_node("Identity", ["input"], ["output"])], name, [_floats("input", tail)], [_floats("output", tail)])
     return _serialized(graph)
+
+
+def tflite(name: str) -> bytes:
+    """Make the same for LiteRT, of a fixed shape: its interpreter is resized for any other before it runs."""
+    model, graph, signature = schema.ModelT(), schema.SubGraphT(), schema.SignatureDefT()
+    operator, code, shape = schema.OperatorT(), schema.OperatorCodeT(), np.array(SHAPES[name], np.int32)
+    model.version, model.buffers, model.subgraphs = 3, [schema.BufferT(), schema.BufferT()], [graph]
+    model.buffers[1].data = np.frombuffer(shape.tobytes(), np.uint8)
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+    operator.inputs, operator.outputs = [0, 1], [2]
+    model.operatorCodes, graph.operators, graph.inputs, graph.outputs = [code], [operator], [0], [2]
+    graph.tensors = [schema.TensorT() for _ in range(3)]
+    for tensor, called, buffer in zip(graph.tensors, ("input", "shape", "output"), (0, 1, 0), strict=True):
+        tensor.name, tensor.buffer, tensor.hasRank = called, buffer, True
+        tensor.type = schema.TensorType.INT32 if buffer else schema.TensorType.FLOAT32
+        tensor.shape = [len(shape)] if buffer else shape.tolist()
+    signature.signatureKey, signature.inputs, signature.outputs = "serve", [schema.TensorMapT()], [schema.TensorMapT()]
+    for named, called, place in ((signature.inputs, "input", 0), (signature.outputs, "output", 2)):
+        named[0].name, named[0].tensorIndex = called, place
+    model.signatureDefs = [signature]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
 
 
 def slow(run_ms: float = SLOW_RUN_MS) -> bytes:

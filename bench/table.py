@@ -94,7 +94,9 @@ def median_ratio(over: Sequence[float], under: Sequence[float]) -> float | None:
     """Give the median of the rounds' own ratios, so that noise that lasts longer than a round cancels out."""
     if not over or not under:
         return None
-    return statistics.median(o / u for o, u in zip(over, under, strict=True))
+    # A peer that ended in the middle of a round has no figure there.
+    ratios = [o / u for o, u in zip(over, under, strict=True) if u]
+    return statistics.median(ratios) if ratios else None
 
 
 def median(values: Sequence[float]) -> float | None:

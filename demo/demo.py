@@ -1,4 +1,4 @@
-"""Serve a real model and ask it about real files over every form; fail unless all forms agree.
+"""Serve a real model and ask it about real files over every form, then move it to other runtimes; fail unless all forms and runtimes agree.
 
 The model is magika (Apache-2.0), which tells what a file is from its bytes, straight out of its PyPI package.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import features
+import migration
 
 import nnrp
 
@@ -52,7 +53,7 @@ def main() -> int:
     rows = [Row(path) for path in _files()]
 
     print(f"Serving magika ({model.stat().st_size / 1e6:.1f} MB, ONNX) and asking it what {len(rows)} files are …")
-    with nnrp.serve(str(model), name="magika", http_port=8000 if keep else 0, grpc_port=8001 if keep else 0) as server:
+    with nnrp.serve(f"magika={model}", http_port=8000 if keep else 0, grpc_port=8001 if keep else 0) as server:
         forms = {
             "in process": nnrp.load(model, name="magika"),
             "REST": nnrp.connect(server.http_url, model="magika"),
@@ -66,11 +67,19 @@ def main() -> int:
         _show(rows, [*forms, "C"], labels)
         wrong = _disagreements(rows, labels)
         print("\n".join(wrong) if wrong else f"All {len(forms) + 1} forms agree on every file.")
+        wrong += _moved(model, rows)
         if not wrong:
             _next_steps(model, server, keep)
         if keep:
             server.wait()
     return 1 if wrong else 0
+
+
+def _moved(model: Path, rows: list[Row]) -> list[str]:
+    print("\nMoving it: one word changes, runtime=…, and the same files are asked about again.")
+    wrong = migration.move(model, [row.path for row in rows], WORK)
+    print("\n".join(wrong) if wrong else f"All {len(migration.RUNTIMES)} runtimes give the same answer for every file.")
+    return wrong
 
 
 def _found(module: str) -> str:
@@ -156,9 +165,9 @@ def _next_steps(model: Path, server: Any, keep: bool) -> None:
     shown = model.relative_to(ROOT) if model.is_relative_to(ROOT) else model
     print("\nTry next:")
     if not keep:
-        print(f"  .venv/bin/nnrp serve {shown} --name magika")
+        print(f"  .venv/bin/nnrp serve magika={shown}")
     print(f"  .venv/bin/nnrp models {server.http_url if keep else 'http://127.0.0.1:8000'}")
-    print(f"  .venv/bin/nnrp inspect {shown}")
+    print(f"  .venv/bin/nnrp compare {shown} --runtimes onnxruntime,openvino --html moved.html")
     if keep:
         print(f"\nThe server is up: REST {server.http_url}, gRPC {server.grpc_url}. Stop with Ctrl-C.", flush=True)
 

@@ -7,8 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +104,16 @@ def test_inspect_tells_signature_opset_and_size(folder: Path) -> None:
         assert word in text
 
 
+def test_inspect_tells_which_runtimes_read_a_file(tmp_path: Path, folder: Path) -> None:
+    about = json.loads(run("inspect", folder / "two_by_two" / "1" / "model.onnx", "--json"))
+    assert {"onnxruntime", "openvino", "tract", "reference"} <= set(about["runtimes"])
+    compiled = tmp_path / "model.bin"
+    compiled.write_bytes(b"\x1c\0\0\0IREE" + bytes(24))
+    about = json.loads(run("inspect", compiled, "--json"))
+    assert (about["format"], about["signature"]) == ("vmfb", None)
+    assert [*about["runtimes"], *about["not_installed"]] == ["iree"]
+
+
 def test_version_names_the_runtimes() -> None:
     about = json.loads(run("version", "--json"))
     assert about["runtimes"]["onnxruntime"].count(".") == 2
@@ -112,6 +125,7 @@ def test_version_names_the_runtimes() -> None:
     [
         (("infer", "nowhere.onnx", "--input", "x=[1]"), "FILE_NOT_FOUND"),
         (("serve", "nowhere"), "FILE_NOT_FOUND"),
+        (("serve", "name=nowhere"), "FILE_NOT_FOUND"),
         (("inspect", "nowhere.onnx"), "FILE_NOT_FOUND"),
         (("models", "http://127.0.0.1:9"), "CONNECTION_FAILED"),
         (("models", "ftp://127.0.0.1"), "INVALID_OPTION"),
@@ -137,15 +151,72 @@ def test_a_bad_model_stops_the_start_unless_told_to_skip_it(tmp_path: Path, fold
     bad = tmp_path / "bad" / "1" / "model.onnx"
     bad.parent.mkdir(parents=True)
     bad.write_bytes(b"not a model")
-    assert "INVALID_MODEL" in run("serve", tmp_path, "--http-port", "0", "--grpc-port", "0", status=1)
-    server = Serving(tmp_path, folder / "scale" / "1" / "model.onnx", "--skip-bad")
-    assert [model["name"] for model in server.about["models"]] == ["scale"]
+    told = run("serve", tmp_path, "--http-port", "0", "--grpc-port", "0", status=1)
+    assert "model 'bad' version '1'" in told
+    assert "INVALID_MODEL" in told
+    server = Serving(tmp_path, folder / "scale" / "1" / "model.onnx", f"other={folder / 'scale' / '2' / 'model.onnx'}", "--skip-bad")
+    assert [model["name"] for model in server.about["models"]] == ["other", "scale"]
     assert server.stop(signal.SIGINT) == 0
+
+
+def test_a_description_that_leads_nowhere_is_skipped_as_any_bad_model_is(tmp_path: Path, folder: Path) -> None:
+    home = tmp_path / "home"
+    for name, said in (("circle", 'path = "."'), ("absent", 'path = "nowhere.onnx"'), ("broken", "path =")):
+        (home / name).mkdir(parents=True)
+        (home / name / "model.toml").write_text(said)
+    assert "FILE_NOT_FOUND" in run("serve", home, "--http-port", "0", "--grpc-port", "0", status=1)
+    server = Serving(home, home / "circle" / "model.toml", folder / "scale" / "1" / "model.onnx", "--skip-bad")
+    assert [model["name"] for model in server.about["models"]] == ["scale"]
+    server.process.send_signal(signal.SIGTERM)
+    told = server.process.communicate(timeout=60)[1]
+    for name, reason in (("circle", "INVALID_OPTION"), ("absent", "FILE_NOT_FOUND"), ("broken", "MALFORMED")):
+        assert f"not served: model '{name}'" in told
+        assert reason in told
+    assert told.count("model 'circle'") == 2
+    assert server.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-i", "x=[NaN]"], "MALFORMED"),
+        (["-i", "x=[1e400]"], "VALUE_OUT_OF_RANGE"),
+        (["-i", "x=" + "[" * 100_000], "MALFORMED"),
+        (["-i", "x=[1]", "-i", "x=[1]"], "INVALID_OPTION"),
+        (["-i", "x=[1]", "--shape", "x=1", "--shape", "x=2"], "INVALID_OPTION"),
+        (["-i", "x=[1]", "-o", "y", "-o", "y=y.npy"], "INVALID_OPTION"),
+        (["-i", "x=[1]", "--shape", "q=2"], "INVALID_OPTION"),
+        (["-i", "x=[1]", "--shape", "x=a"], "INVALID_OPTION"),
+        (["-i", "x=[1]", "--shape", "x=-5"], "INVALID_OPTION"),
+        (["-i", "x=[1]", "-o", "y=absent/y.npy"], "FILE_NOT_FOUND"),
+        (["-i", "x=@{folder}/lie.npy"], "MALFORMED"),
+        (["-i", "x=@{folder}/latin.json"], "MALFORMED"),
+    ],
+)
+def test_what_cannot_be_an_input_is_one_line_that_says_why(folder: Path, tmp_path: Path, words: list[str], says: str) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999,), }"
+    (tmp_path / "lie.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    (tmp_path / "latin.json").write_bytes(b'["\xff"]')
+
+    error = run("infer", folder / "identity_fp32" / "1" / "model.onnx", *(word.format(folder=tmp_path) for word in words), status=1)
+
+    assert error.startswith("nnrp: --")
+    assert error.rstrip().endswith(f"{says})")
+    assert error.count("\n") == 1
+
+
+def test_ctrl_c_ends_a_command_that_waits_for_its_answer(folder: Path) -> None:
+    server = Serving(folder / "slow" / "1" / "model.onnx")
+    asking = subprocess.Popen([NNRP, "infer", server.about["http"], "slow", "-i", "n=1000000000"], stderr=subprocess.DEVNULL)
+    _until_running(server.process.pid)
+    asking.send_signal(signal.SIGINT)
+    assert asking.wait(30) == -signal.SIGINT
+    assert server.stop() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_answers_what_is_in_flight(folder: Path, number: int) -> None:
-    server = Serving(folder / "slow" / "1" / "model.onnx", "--name", "slow")
+    server = Serving(folder / "slow" / "1" / "model.onnx")
     body = json.dumps({"inputs": [{"name": "n", "shape": [], "datatype": "INT64", "data": [400]}]}).encode()
     answers: list[int] = []
 
@@ -163,5 +234,42 @@ def test_a_stop_answers_what_is_in_flight(folder: Path, number: int) -> None:
 
 def _until_running(pid: int) -> None:
     """Until the model's worker is there, so that the request surely is in flight."""
-    while not any(name.read_text().startswith("nnrp:slow") for name in Path(f"/proc/{pid}/task").glob("*/comm")):
-        pass
+    until = time.monotonic() + 60
+    while not any(_named(name).startswith("nnrp:slow") for name in Path(f"/proc/{pid}/task").glob("*/comm")):
+        assert time.monotonic() < until, "the request did not reach the model's worker in 60 s"
+
+
+def _named(thread: Path) -> str:
+    with suppress(OSError):  # It has ended meanwhile.
+        return thread.read_text()
+    return ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_stop_does_not_wait_and_says_so_to_who_asked(folder: Path, number: int) -> None:
+    server = Serving(folder / "slow" / "1" / "model.onnx", "--grace", "3600")
+    body = json.dumps({"inputs": [{"name": "n", "shape": [], "datatype": "INT64", "data": [10**9]}]}).encode()
+    told: list[dict[str, Any]] = []
+
+    def ask() -> None:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{server.about['http']}/v2/models/slow/infer", body, timeout=60)
+        told.append(json.loads(refused.value.read()))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    _until_running(server.process.pid)
+    server.process.send_signal(number)
+    _until_refusing(server.about["http"])
+    assert server.stop(number) == 0
+    asking.join()
+    assert [one["reason"] for one in told] == ["DRAINING"]
+
+
+def _until_refusing(url: str) -> None:
+    """Wait until a server takes no connection any more."""
+    until = time.monotonic() + 60
+    with suppress(OSError):
+        while time.monotonic() < until:
+            urllib.request.urlopen(f"{url}/v2/health/live", timeout=60).close()
+        pytest.fail("the server still takes connections after 60 s")

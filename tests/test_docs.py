@@ -6,6 +6,7 @@ A block says in its info string what becomes of it:
     serve        runs until the document ends, and must then stop with 0
     file=NAME    is written to NAME, for the blocks that follow
     make         is nothing but make's targets, which must exist
+    env=NAME     runs in that environment of `make test-runtimes`, by `heavy/page.py`
 """
 
 import os
@@ -21,7 +22,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNNABLE = [ROOT / "README.md", *sorted((ROOT / "docs/guide").glob("*.md"))]
+RUNNABLE = [ROOT / "README.md", *sorted((ROOT / "docs/guide").glob("*.md")), *sorted((ROOT / "docs/runtimes").glob("*.md"))]
 DOCUMENTS = [*RUNNABLE, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "spec/nnrp.md", *sorted((ROOT / "docs/decisions").glob("*.md"))]
 FENCE = re.compile(r"^```(\S*) *([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -133,10 +134,12 @@ def matches(expected: str, printed: str) -> bool:
 
 @pytest.mark.parametrize("path", RUNNABLE, ids=name)
 def test_the_blocks_of_a_document_run_as_written(path: Path, root: Path, ports: Ports) -> None:
-    printed = ""
+    printed: str | None = ""
     with ExitStack() as servers:
         for block in blocks(path):
-            if block.mark == "output":
+            if block.mark.startswith("env="):
+                printed = None
+            elif block.mark == "output" and printed is not None:
                 assert matches(block.text, printed), f"{block.place}: expected\n{block.text}\ngot\n{printed}"
             elif block.mark == "run":
                 printed = run(block, root, ports)
@@ -152,6 +155,7 @@ def test_every_block_of_code_says_what_becomes_of_it(path: Path) -> None:
     marks = {"sh": {"run", "serve", "make"}, "python": {"run"}, "text": {"", "output"}, "c": set[str]()}
     for block in blocks(path):
         known = block.mark in marks.get(block.language, {""}) or (block.mark.startswith("file=") and path in RUNNABLE)
+        known |= block.mark.startswith("env=") and (ROOT / "tests/heavy" / block.mark.removeprefix("env=") / "requirements.txt").exists()
         assert known, f"{block.place}: a block of {block.language or 'no language'} with the mark '{block.mark}'"
 
 

@@ -62,6 +62,17 @@ def _sample(datatype: str) -> Wire:
     return datatype, (1, 4), np.asarray(values, kind).tobytes()
 
 
+#: What asks for nothing that is not there.
+FREE: dict[str, bool | int | float | str] = {
+    "beam": 4,
+    "sequence_id": 0,
+    "priority": 0,
+    "timeout": 0,
+    "triton_enable_empty_final_response": False,
+    "temperature": 0.5,
+    "text": "žluť",
+}
+
 GOOD = [
     *(
         _same(
@@ -79,7 +90,11 @@ GOOD = [
     Case("no version means the latest", "scale", (("x", floats(1, 2, 3, 4)),), {"y": floats(10, 20, 30, 40)}),
     Case("a version can be asked for", "scale", (("x", floats(1, 2, 3, 4)),), {"y": floats(2, 4, 6, 8)}, version="2"),
     Case("inputs come in any order", "two_by_two", (("b", ints(4, 5)), ("a", ints(2, 3))), {"sum": ints(6, 8), "product": ints(8, 15)}),
+    Case("a symbol has one size", "product", (("a", floats(1, 2, shape=(2, 1))), ("b", floats(3, shape=(1, 1)))), {"y": floats(3, 6, shape=(2, 1))}),
     Case("outputs come in the order asked", "two_by_two", (("a", ints(2)), ("b", ints(3))), {"product": ints(6), "sum": ints(5)}, outputs=("product", "sum")),
+    Case(
+        "parameters that nobody gave a meaning are the model's", "scale", (("x", floats(1, 2, 3, 4)),), {"y": floats(2, 4, 6, 8)}, version="2", parameters=FREE
+    ),
     Case("one output can be asked for", "two_by_two", (("a", ints(2)), ("b", ints(3))), {"product": ints(6)}, outputs=("product",)),
     Case("an optional input may be left out", "optional_bias", (("x", floats(1, 2, shape=(2,))),), {"y": floats(11, 12, shape=(2,))}),
     Case(
@@ -106,6 +121,7 @@ BAD = [
     _bad("another datatype", "DATATYPE_MISMATCH", ("x", ("FP64", (1, 4), bytes(32)))),
     _bad("a dimension too many", "SHAPE_MISMATCH", ("x", floats(1, 2, 3, 4, shape=(1, 4, 1)))),
     _bad("a dimension of another size", "SHAPE_MISMATCH", ("x", floats(1, 2, 3))),
+    _bad("a symbol of two sizes", "SHAPE_MISMATCH", ("a", floats(1, 2, 3, shape=(1, 3))), ("b", floats(1, 2, 3, 4, shape=(4, 1))), model="product"),
     _bad("a negative dimension", "INVALID_SHAPE", ("x", floats(1, 2, 3, 4, shape=(-1, 4)))),
     _bad("a shape whose product overflows", "INVALID_SHAPE", ("x", floats(1, 2, 3, 4, shape=(1 << 62, 4)))),
     _bad("fewer elements than the shape says", "BYTE_SIZE_MISMATCH", ("x", floats(1, 2, 3, shape=(1, 4))), not_for=frozenset({"c"})),
@@ -121,6 +137,21 @@ BAD = [
         code="DEADLINE_EXCEEDED",
         timeout=0.2,
     ),
+    _bad(
+        "a timeout that passes during the run",
+        "DEADLINE",
+        ("n", ("INT64", (), struct.pack("<q", 60_000))),
+        model="slow",
+        code="DEADLINE_EXCEEDED",
+        parameters={"timeout": 200_000},
+    ),
+    _bad("a timeout that is negative", "INVALID_PARAMETER", OK, parameters={"timeout": -1}),
+    _bad("a timeout with a fraction", "INVALID_PARAMETER", OK, parameters={"timeout": 1.5}),
+    _bad("a timeout that is text", "INVALID_PARAMETER", OK, parameters={"timeout": "soon"}),
+    _bad("a reserved name", "INVALID_PARAMETER", OK, parameters={"headers": "a"}),
+    _bad("a name of Triton's own", "INVALID_PARAMETER", OK, parameters={"triton_final_response": True}),
+    _bad("a sequence", "NOT_OFFERED", OK, code="UNIMPLEMENTED", parameters={"sequence_id": 7}),
+    _bad("a priority", "NOT_OFFERED", OK, code="UNIMPLEMENTED", parameters={"priority": 1}),
     _bad("a run that fails inside the runtime", "RUN_FAILED", ("shape", ("INT64", (2,), struct.pack("<2q", 4, 5))), model="failing", code="RUNTIME_FAILURE"),
 ]
 FORMS = ("python", "python_http", "python_grpc", "rest_json", "rest_binary", "grpc_raw", "grpc_typed", "c")

@@ -121,7 +121,7 @@ def test_an_error_says_where_expected_and_got_and_knows_the_request(double: nnrp
 
 def test_parameters_are_bool_int_float_or_str(double: nnrp.Model) -> None:
     assert double.infer({"x": X}, parameters={"a": True, "b": 1, "c": 1 << 63, "d": 0.5, "e": "s"})["y"].tolist() == DOUBLED
-    with pytest.raises(TypeError):
+    with pytest.raises(nnrp.InvalidArgument, match="expected a boolean, a number or a text, got list"):
         double.infer({"x": X}, parameters={"a": [1]})  # type: ignore[dict-item]
 
 
@@ -177,11 +177,13 @@ def test_an_engine_holds_versions_and_answers_with_the_latest(models: Path) -> N
     latest = engine.model("scale")
     engine.unload("scale", "10")
     assert engine.model("scale").version == "9"
+    assert engine.infer("scale", {"x": [[1, 2, 3, 4]]}, id="i", timeout=60)["y"].tolist() == [[9, 18, 27, 36]]
     with pytest.raises(errors.VersionNotFound):
         latest(X)
     engine.unload("scale")
-    with pytest.raises(LookupError):
-        engine.model("scale")
+    for ask in (engine.model, lambda name: engine.infer(name, {"x": X})):
+        with pytest.raises(errors.ModelNotFound):
+            ask("scale")
 
 
 def test_a_draining_engine_takes_nothing_new(double: nnrp.Model) -> None:

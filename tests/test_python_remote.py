@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def test_errors_are_the_same_as_in_process(reach: Reach, models: Path, call: Cal
 
 def test_a_deadline_goes_along(reach: Reach) -> None:
     with pytest.raises(nnrp.DeadlineExceeded):
-        reach("slow").infer({"n": np.array(600_000, np.int64)}, timeout=0.1)
+        reach("slow").infer({"n": np.array(600_000, np.int64)}, timeout=0.5)
 
 
 def test_cancelling_the_task_cancels_the_request_at_the_server(reach: Reach, server: nnrp.Server) -> None:
@@ -107,16 +108,22 @@ def test_cancelling_the_task_cancels_the_request_at_the_server(reach: Reach, ser
     before = there.statistics()["failures"].get("CLIENT_CANCELLED", 0)
 
     async def main() -> None:
-        task = asyncio.create_task(slow.infer_async({"n": np.array(600_000, np.int64)}))
-        done, _ = await asyncio.wait([task], timeout=0.2)
-        assert not done
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        while there.statistics()["failures"].get("CLIENT_CANCELLED", 0) == before:
-            await asyncio.sleep(0.01)
+        # A request that has not reached the server when it is cancelled never does; on a busy machine that takes longer.
+        for patience in (0.2, 2, 20):
+            task = asyncio.create_task(slow.infer_async({"n": np.array(600_000, np.int64)}))
+            done, _ = await asyncio.wait([task], timeout=patience)
+            assert not done
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with suppress(TimeoutError):
+                async with asyncio.timeout(20):
+                    while there.statistics()["failures"].get("CLIENT_CANCELLED", 0) == before:
+                        await asyncio.sleep(0)
+                    return
+        pytest.fail("the server was not told")
 
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(main())
 
 
 def test_a_hundred_requests_wait_side_by_side(reach: Reach) -> None:
@@ -236,13 +243,37 @@ def test_a_stopped_server_answers_nobody(double: nnrp.Model) -> None:
             model(X)
 
 
+def _has_thread(name: str) -> bool:
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(OSError):  # It has ended meanwhile.
+            if (task / "comm").read_text().strip() == name:
+                return True
+    return False
+
+
+def test_whoever_stops_a_server_waits_until_it_is_stopped(slow_file: Path) -> None:
+    here = nnrp.load(slow_file, "ending")
+    server = nnrp.serve(here, http_port=0, grpc_port=None)
+    there = nnrp.connect(server.http_url or "")
+
+    def stop() -> int:
+        server.stop(grace=60)
+        return int(here.statistics()["success_count"])
+
+    with ThreadPoolExecutor(3) as pool:
+        answer = pool.submit(there, np.array(3000, np.int64))
+        while not _has_thread("nnrp:ending"):
+            assert not wait([answer], 0.005).done
+        assert [stopped.result() for stopped in [pool.submit(stop), pool.submit(stop)]] == [1, 1]
+        assert list(answer.result()) == ["y"]
+
+
 def test_a_server_that_runs_is_waited_for(double: nnrp.Model) -> None:
     with nnrp.serve(double, http_port=0, grpc_port=0) as server:
         assert server.wait(timeout=0.01) is False
     assert server.wait() is True
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_ends_the_waiting(double_file: Path) -> None:
     code = f"""
 import nnrp

@@ -104,6 +104,14 @@ def test_a_tensor_on_a_device_is_refused(double: nnrp.Model) -> None:
         double(Exporter(X, (2, 0)))
 
 
+def test_a_producer_from_before_dlpack_had_versions_is_read(double: nnrp.Model) -> None:
+    class Old(Exporter):
+        def __dlpack__(self, stream: object = None) -> Any:  # type: ignore[override]
+            return self.held.__dlpack__()
+
+    assert double(Old(X))["y"].tolist() == DOUBLED
+
+
 def test_a_strided_dlpack_tensor_is_copied_once(double: nnrp.Model) -> None:
     assert double(Exporter(np.repeat(X, 2, 1)[:, ::2]))["y"].tolist() == DOUBLED
 
@@ -154,6 +162,11 @@ def test_strings_go_in_and_bytes_come_out(echo: Callable[..., nnrp.Model], value
     y = echo("BYTES")(value)["y"]
     assert y.dtype == object
     assert y.tolist() == [[b"a", "žluť".encode(), b"", b"d"]]
+
+
+def test_text_that_is_none_is_refused(echo: Callable[..., nnrp.Model]) -> None:
+    with pytest.raises(errors.Malformed, match="input 'x'"):
+        echo("BYTES")([["a", "\ud800", "c", "d"]])
 
 
 def test_one_string_is_a_scalar(echo: Callable[..., nnrp.Model], models: Path) -> None:

@@ -54,12 +54,15 @@ DATATYPES = [
 STRUCTS = {
     "NnrpError": "struct_size code retryable reason message details_json",
     "NnrpEngineOptions": "struct_size settings_json",
-    "NnrpModelSpec": "struct_size name version path runtime options_json",
+    "NnrpModelSpec": "struct_size name version path runtime options_json device precision isolation",
     "NnrpTensorSpec": "struct_size name datatype optional ndim shape symbols",
     "NnrpSignature": "struct_size model version inputs n_inputs outputs n_outputs",
     "NnrpTensor": "struct_size name tensor datatype ndim shape",
     "NnrpRequest": "struct_size model version id parameters_json inputs n_inputs output_names n_outputs deadline_ns cancel",
     "NnrpResponse": "struct_size model version id outputs n_outputs owner",
+    "NnrpFault": "struct_size reason message details_json",
+    "NnrpRun": "struct_size inputs n_inputs outputs n_outputs results stop deadline_ns give id parameters_json",
+    "NnrpRuntimeV1": "struct_size abi_version name info load session_info run close cancel stats set_option warm_up stream",
 }
 
 
@@ -120,6 +123,14 @@ def test_datatypes_agree_with_the_header_the_schema_and_the_specification() -> N
     assert markdown_table("datatype") == [row(*item) for item in rows.items()]
 
 
+def test_the_formats_own_runtimes_agree_with_the_specification_and_read_them() -> None:
+    from nnrp import _nnrp, runtimes
+
+    assert markdown_table("format") == [[f"`{format}`", f"`{runtime}`"] for format, runtime in _nnrp.OWN_RUNTIMES]
+    for format, runtime in _nnrp.OWN_RUNTIMES:
+        assert runtimes.readers(format)[0]["name"] == runtime
+
+
 def test_the_paths_of_the_schema_are_served_and_take_its_methods() -> None:
     import nnrp
 
@@ -148,7 +159,7 @@ def test_the_fields_of_published_structs_stay_where_they_are() -> None:
     for struct, fields in STRUCTS.items():
         body = re.search(rf"typedef struct {struct} \{{(.*?)\}} {struct};", header, re.DOTALL)
         assert body, f"nnrp.h has no struct {struct}"
-        found = re.findall(r"(\w+);", body[1])
+        found = ["".join(name) for name in re.findall(r"\(\*(\w+)\)\([^;]*;|(\w+)(?:\[\d+\])?;", body[1])]
         assert found[: len(fields.split())] == fields.split(), f"{struct}: {found}"
 
 

@@ -58,10 +58,25 @@ def scale(path: Path, factor: float) -> Path:
     return _save(path, [helper.make_node("Mul", ["x", "factor"], ["y"])], [_value("x", "FP32", ["batch", 4])], [_value("y", "FP32", ["batch", 4])], [constant])
 
 
+HEAVY = 64 << 20
+
+
+def heavy(path: Path) -> Path:
+    """``y = x + w`` with so many bytes of weights."""
+    weights = numpy_helper.from_array(np.ones(HEAVY // 4, np.float32), "w")
+    return _save(path, [helper.make_node("Add", ["x", "w"], ["y"])], [_value("x", "FP32", [1])], [_value("y", "FP32", ["n"])], [weights])
+
+
 def two_by_two(path: Path) -> Path:
     """``sum = a + b`` and ``product = a * b`` over INT32 [n]."""
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Mul", ["a", "b"], ["product"])]
     return _save(path, nodes, [_value(n, "INT32", ["n"]) for n in "ab"], [_value(n, "INT32", ["n"]) for n in ("sum", "product")])
+
+
+def product(path: Path) -> Path:
+    """``y = a @ b`` over FP32 [m, k] and [k, n]."""
+    inputs = [_value("a", "FP32", ["m", "k"]), _value("b", "FP32", ["k", "n"])]
+    return _save(path, [helper.make_node("MatMul", ["a", "b"], ["y"])], inputs, [_value("y", "FP32", ["m", "n"])])
 
 
 def optional_bias(path: Path) -> Path:
@@ -103,6 +118,7 @@ def repository(folder: Path) -> Path:
     for version, factor in (("1", 1.0), ("2", 2.0), ("10", 10.0)):
         scale(folder / "scale" / version / "model.onnx", factor)
     two_by_two(folder / "two_by_two" / "1" / "model.onnx")
+    product(folder / "product" / "1" / "model.onnx")
     optional_bias(folder / "optional_bias" / "1" / "model.onnx")
     slow(folder / "slow" / "1" / "model.onnx")
     failing(folder / "failing" / "1" / "model.onnx")

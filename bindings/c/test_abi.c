@@ -99,6 +99,25 @@ static void test_loading(NnrpEngine* engine) {
   CHECK(nnrp_unload(engine, "m", NULL, NULL) == NNRP_NOT_FOUND);
 }
 
+static void test_a_described_model_is_loaded_under_the_names_of_its_description(NnrpEngine* engine) {
+  char description[2048], *json = NULL;
+  snprintf(description, sizeof description,
+           "{\"name\": \"said\", \"path\": \"%s/double.onnx\", \"runtime\": [\"onnxruntime\"], \"labels\": {\"of\": \"C\"},"
+           " \"inputs\": {\"x\": {\"name\": \"given\", \"shape\": [3]}}, \"outputs\": [\"taken\"]}",
+           models);
+  OK(nnrp_load_json(engine, description, &error));
+  OK(nnrp_metadata(engine, "said", NULL, &json, &error));
+  CHECK(strstr(json, "{\"name\":\"given\",\"datatype\":\"FP32\",\"shape\":[3]}") != NULL && strstr(json, "\"name\":\"taken\"") != NULL);
+  nnrp_string_free(json);
+  FAILS(nnrp_load_json(engine, "{\"name\": \"said\"", &error), NNRP_INVALID_ARGUMENT, "INVALID_OPTION");
+  const char* wrong = "{\"name\": \"m\", \"path\": \"m\", \"inputs\": {\"x\": {\"shape\": 1}}}";
+  FAILS(nnrp_load_json(engine, wrong, &error), NNRP_INVALID_ARGUMENT, "INVALID_OPTION");
+  CHECK(strstr(error.details_json, "\"path\":\"inputs['x'].shape\"") != NULL);
+  FAILS(nnrp_load_json(engine, NULL, &error), NNRP_INVALID_ARGUMENT, "MALFORMED");
+  FAILS(nnrp_load_json(NULL, description, &error), NNRP_INVALID_ARGUMENT, "MALFORMED");
+  OK(nnrp_unload(engine, "said", NULL, &error));
+}
+
 static void test_telling(NnrpEngine* engine) {
   char* json = (char*)&json;
   FAILS(nnrp_runtimes(NULL, &json, &error), NNRP_INVALID_ARGUMENT, "MALFORMED");
@@ -157,6 +176,7 @@ int main(int argc, char** argv) {
   NnrpEngine* engine = NULL;
   if (!OK(nnrp_engine_create(NULL, &engine, &error))) return report();
   test_loading(engine);
+  test_a_described_model_is_loaded_under_the_names_of_its_description(engine);
   static const char* loaded[] = {"double", "dynamic", "any_rank", "scalar", "optional_initializer"};
   for (size_t i = 0; i < sizeof loaded / sizeof *loaded; i++) {
     if (!OK(load(engine, loaded[i], NULL, loaded[i], NULL))) return report();

@@ -262,7 +262,9 @@ static void test_bad_requests_are_refused(NnrpEngine* engine) {
   const NnrpTensor* inputs[] = {&input, &input};
   const NnrpRequest good = {.struct_size = sizeof good, .model = "double", .inputs = inputs, .n_inputs = 1};
   NnrpResponse response = NNRP_RESPONSE_INIT, wrong = {.struct_size = 8};
+  OK(nnrp_infer(engine, &good, &response, &error));
   FAILS(nnrp_infer(NULL, &good, &response, &error), NNRP_INVALID_ARGUMENT, "MALFORMED");
+  CHECK(response.owner == NULL && response.n_outputs == 0);
   FAILS(nnrp_infer(engine, NULL, &response, &error), NNRP_INVALID_ARGUMENT, "MALFORMED");
   FAILS(nnrp_infer(engine, &good, NULL, &error), NNRP_INVALID_ARGUMENT, "MALFORMED");
   FAILS(nnrp_infer(engine, &good, &wrong, &error), NNRP_INVALID_ARGUMENT, "MALFORMED");
@@ -271,7 +273,9 @@ static void test_bad_requests_are_refused(NnrpEngine* engine) {
   do {                                                              \
     NnrpRequest request = good;                                     \
     spoil;                                                          \
+    OK(nnrp_infer(engine, &good, &response, &error));               \
     FAILS(nnrp_infer(engine, &request, &response, &error), code, reason); \
+    CHECK(response.owner == NULL && response.n_outputs == 0);       \
   } while (0)
   SPOILT(request.struct_size--, NNRP_INVALID_ARGUMENT, "MALFORMED");
   SPOILT(request.model = NULL, NNRP_INVALID_ARGUMENT, "MALFORMED");

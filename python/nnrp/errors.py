@@ -8,11 +8,11 @@
     ├─ NotFound (LookupError)    ModelNotFound, VersionNotFound, PathNotFound, FileNotFound (FileNotFoundError)
     ├─ AlreadyExists    ModelExists
     ├─ PermissionDenied (PermissionError)
-    ├─ ResourceExhausted    QueueFull
-    ├─ FailedPrecondition    RuntimeNotInstalled, DeviceNotFound
+    ├─ ResourceExhausted    QueueFull, UnreadAnswers
+    ├─ FailedPrecondition    RuntimeNotInstalled, DeviceNotFound, NoRuntime, WrongState
     ├─ Cancelled    ClientCancelled
     ├─ Unimplemented (NotImplementedError)    NotOffered, MethodNotAllowed
-    ├─ Unavailable    Draining, ConnectionFailed (ConnectionError)
+    ├─ Unavailable    Draining, RuntimeCrashed, ConnectionFailed (ConnectionError)
     ├─ Unauthenticated
     ├─ RuntimeFailure (RuntimeError)    LoadFailed, RunFailed
     └─ Internal    Bug
@@ -160,7 +160,7 @@ class ShapeMismatch(InvalidArgument):
 
 
 class InvalidShape(InvalidArgument):
-    """A dimension is negative, or the product of the dimensions overflows."""
+    """A dimension is negative, there are too many, or their product overflows."""
 
     reason = "INVALID_SHAPE"
 
@@ -297,8 +297,14 @@ class QueueFull(ResourceExhausted):
     reason = "QUEUE_FULL"
 
 
+class UnreadAnswers(ResourceExhausted):
+    """Clients have not read as many bytes of their answers as the server keeps; 429 where the server is told so."""
+
+    reason = "UNREAD_ANSWERS"
+
+
 class RuntimeNotInstalled(FailedPrecondition):
-    """The runtime's library is not on this machine, or of a version that cannot be used."""
+    """The runtime's library, or a source's package, is not on this machine, or of a version that cannot be used."""
 
     reason = "RUNTIME_NOT_INSTALLED"
 
@@ -307,6 +313,18 @@ class DeviceNotFound(FailedPrecondition):
     """An execution provider or device that was asked for is not there."""
 
     reason = "DEVICE_NOT_FOUND"
+
+
+class NoRuntime(FailedPrecondition):
+    """None of the runtimes that were asked loads the model; each one's reason is in details."""
+
+    reason = "NO_RUNTIME"
+
+
+class WrongState(FailedPrecondition):
+    """What was asked needs another state: an object cannot be used in a fork of the process that made it."""
+
+    reason = "WRONG_STATE"
 
 
 class NotOffered(Unimplemented):
@@ -337,6 +355,12 @@ class ConnectionFailed(Unavailable, ConnectionError):
     """The client cannot reach the server, or lost it."""
 
     reason = "CONNECTION_FAILED"
+
+
+class RuntimeCrashed(Unavailable):
+    """The process of an isolated model ended, and is started again."""
+
+    reason = "RUNTIME_CRASHED"
 
 
 class Bug(Internal):

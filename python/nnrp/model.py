@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeAlias
 
 from nnrp import _nnrp
-from nnrp.errors import NotOffered
+from nnrp.errors import InvalidOption, NotOffered
 
 if TYPE_CHECKING:
     import asyncio
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
 
     from nnrp.engine import Engine
     from nnrp.remote import Client
+    from nnrp.stream import AsyncStream, Stream
 
     Outputs: TypeAlias = dict[str, npt.NDArray[Any]]
+
+
+# Every object that runs on threads of its own comes through here.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_nnrp.forked)
 
 
 class SupportsDLPack(Protocol):
@@ -46,7 +53,20 @@ class TensorSpec(NamedTuple):
     optional: bool = False
 
 
-class Session(NamedTuple):
+class _Loaded(NamedTuple):
+    runtime: str
+    version: str
+    format: str
+    device: str
+    settings: dict[str, Any]
+    exclusive: bool
+    cancellable: bool
+    streams: bool
+    labels: dict[str, str]
+    chosen: dict[str, Any]
+
+
+class Session(_Loaded):
     """One model version as one runtime loaded it on one device.
 
     Attributes:
@@ -57,15 +77,42 @@ class Session(NamedTuple):
         settings: the settings that hold: what was asked for, as it was honoured, and defaults.
         exclusive: takes one call at a time; the engine sees to it.
         cancellable: a run can be ended before it is done.
+        streams: a request has any number of answers, and is asked by `Model.stream`.
+        labels: what `load` was given to remember.
+        chosen: which runtime was taken, and why those that were asked before were not: {"runtime", "not_taken": [{"runtime", "reason", "message"}]}.
     """
 
-    runtime: str
-    version: str
-    format: str
-    device: str
-    settings: dict[str, Any]
-    exclusive: bool
-    cancellable: bool
+    _tend: Callable[..., str]
+
+    def warm_up(self) -> None:
+        """Run once with values of the runtime's own choice, so that the first request is not the slow one.
+
+        Raises:
+            NotOffered: the runtime does not do that.
+        """
+        self._tend("warm_up")
+
+    def stats(self) -> dict[str, Any]:
+        """Tell what the session uses now, in the runtime's own words; what its requests came to is `Model.statistics`.
+
+        Raises:
+            NotOffered: the runtime does not tell.
+        """
+        told: dict[str, Any] = json.loads(self._tend("stats"))
+        return told
+
+    def set_option(self, name: str, value: object) -> None:
+        """Change an option of the loaded model; `Model.session.settings` tells it from then on.
+
+        Raises:
+            UnknownOption, InvalidOption: as at the load.
+            NotOffered: the runtime changes none, or not this one.
+        """
+        try:
+            document = json.dumps(value)
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(f"option '{name}': expected what JSON can say: {error}") from error
+        self._tend("set_option", document=(name, document))
 
 
 class Model(_nnrp.Model):
@@ -79,6 +126,7 @@ class Model(_nnrp.Model):
     The answer is a dict of NumPy arrays in the signature's order. They own their memory and may be written to. BYTES come as arrays of bytes
     objects; BF16, FP8 and four-bit integers as arrays of ml_dtypes where that package is installed, else as `nnrp.Tensor`.
 
+    Ctrl-C ends a call that waits, here or for a server, and cancels its request; where the runtime cannot end the run, that still reads its inputs.
     Any number of threads may call at once. A call that the session is expected to answer within 50 µs keeps the interpreter lock, any other
     releases it.
 
@@ -126,7 +174,7 @@ class Model(_nnrp.Model):
             outputs: the names of the outputs wanted, in the order wanted; default: all.
             timeout: seconds after which nobody wants the answer.
             id: an id for the request, for logs and errors.
-            parameters: request parameters, for a server.
+            parameters: request parameters (spec §4.2).
 
         Returns:
             Output name → array, in the order asked for.
@@ -166,6 +214,57 @@ class Model(_nnrp.Model):
             return await future
         finally:
             started()
+            # An error's frames would hold the request by it, and the request holds them: a cycle that the collector does not see.
+            del started
+
+    def stream(
+        self,
+        inputs: Mapping[str, TensorLike] | None = None,
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+        id: str | None = None,
+        parameters: Parameters | None = None,
+        **named: TensorLike,
+    ) -> Stream:
+        """Begin to answer one request with all the answers that the model gives: any number where it streams, or else one.
+
+        Args:
+            inputs: input name → value, as `infer` takes them.
+            outputs: the names of the outputs wanted in each answer; default: all.
+            timeout: seconds after which nobody wants any more answers.
+            id: an id for the request.
+            parameters: request parameters.
+            named: inputs, each by its name, as in `model.stream(x=x)`; those that have one of the names above go into `inputs`.
+
+        Returns:
+            An iterator of answers; leaving it cancels the request.
+
+        Raises:
+            NnrpError: what is wrong with the request, at once; what goes wrong later is raised by the iterator and ends it.
+
+        Example:
+            >>> for answer in model.stream(x=np.float32([1, 2, 3])):
+            ...     print(answer["y"])
+        """
+        from nnrp.stream import Stream
+
+        return Stream(self._stream({**(inputs or {}), **named}, outputs, timeout, id, list((parameters or {}).items())))
+
+    def stream_async(
+        self,
+        inputs: Mapping[str, TensorLike] | None = None,
+        outputs: Sequence[str] | None = None,
+        *,
+        timeout: float | None = None,
+        id: str | None = None,
+        parameters: Parameters | None = None,
+        **named: TensorLike,
+    ) -> AsyncStream:
+        """Do as `stream` does for `async for`; not to be awaited itself."""
+        from nnrp.stream import AsyncStream
+
+        return AsyncStream(self._stream({**(inputs or {}), **named}, outputs, timeout, id, list((parameters or {}).items())))
 
     @property
     def engine(self) -> Engine | None:
@@ -177,7 +276,12 @@ class Model(_nnrp.Model):
     @property
     def session(self) -> Session | None:
         """How it was loaded; None for a model behind a server."""
-        return None if self.engine is None else Session(**json.loads(self.engine._tell("session", self.name, self.version))["session"])
+        engine = self.engine
+        if engine is None:
+            return None
+        session = Session(**json.loads(engine._tell("session", self.name, self.version))["session"])
+        session._tend = lambda verb, document=None: engine._tend(verb, self.name, self.version, document)
+        return session
 
     def metadata(self) -> dict[str, Any]:
         """Tell the model metadata of the Open Inference Protocol: name, versions, platform, inputs, outputs."""

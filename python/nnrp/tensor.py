@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from nnrp import _nnrp
-from nnrp.errors import DatatypeMismatch, NotOffered, ShapeMismatch, ValueOutOfRange
+from nnrp.errors import DatatypeMismatch, Malformed, NotOffered, ShapeMismatch, ValueOutOfRange
 
 #: Datatype → NumPy's name for it, or the name that the package ml_dtypes gives it.
 NAMES = {
@@ -152,6 +152,8 @@ def _collect(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any
         natural = np.asarray(value, dtype=object if datatype == "BYTES" else None)
     except ValueError as error:
         raise ShapeMismatch(f"input '{name}': expected a list that is even in every dimension", input=name) from error
+    if natural.dtype == object and datatype != "BYTES" and natural.size and all(isinstance(item, int) for item in natural.flat):
+        raise ValueOutOfRange(f"input '{name}': a value does not fit {datatype or 'any datatype'}", input=name, expected=datatype)
     if datatype is None or datatype == "BYTES" or natural.dtype.kind in "OSU":
         return natural
     wanted = numpy_type(datatype)
@@ -181,7 +183,10 @@ def _strings(array: np.ndarray[Any, Any], name: str) -> Tensor:
     odd = [type(element).__name__ for element in elements if not isinstance(element, (str, bytes))]
     if odd:
         raise DatatypeMismatch(f"input '{name}': expected elements of type str or bytes, got {odd[0]}", input=name)
-    return Tensor("BYTES", array.shape, elements)
+    try:
+        return Tensor("BYTES", array.shape, elements)
+    except UnicodeEncodeError as error:
+        raise Malformed(f"input '{name}': expected text that UTF-8 can say, got a lone surrogate", input=name) from error
 
 
 def _pack(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

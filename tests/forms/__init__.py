@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 #: A tensor as the wire means it: datatype, shape, bytes (BYTES: lengths and contents).
@@ -20,6 +21,7 @@ class Case:
     outputs: tuple[str, ...] = ()
     version: str = ""
     timeout: float | None = None
+    parameters: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     #: Forms that cannot say this: JSON has no FP16, a Python dict has no key twice.
     not_for: frozenset[str] = field(default_factory=frozenset)
 

@@ -102,6 +102,8 @@ class ModelSpec(ct.Structure):
         ("path", ct.c_char_p),
         ("runtime", ct.c_char_p),
         ("options_json", ct.c_char_p),
+        ("device", ct.c_char_p),
+        ("precision", ct.c_char_p),
     )
 
 
@@ -144,6 +146,7 @@ class CEngine:
             Request,
             model=case.model.encode(),
             version=case.version.encode(),
+            parameters_json=json.dumps(case.parameters).encode() if case.parameters else None,
             inputs=(ct.POINTER(Tensor) * max(len(tensors), 1))(*tensors),
             n_inputs=len(tensors),
             output_names=names if case.outputs else None,

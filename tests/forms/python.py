@@ -26,7 +26,7 @@ def _infer(model: Any, case: Case) -> dict[str, Wire]:
     try:
         inputs = {name: nnrp.Tensor(datatype, shape, data) for name, (datatype, shape, data) in case.inputs}
         found = model()
-        answer: Mapping[str, Any] = found.infer(inputs, outputs=list(case.outputs) or None, timeout=case.timeout)
+        answer: Mapping[str, Any] = found.infer(inputs, outputs=list(case.outputs) or None, timeout=case.timeout, parameters=case.parameters)
         specs = {spec.name: spec.datatype for spec in found.outputs}
     except nnrp.NnrpError as error:
         raise Refused(error.code, error.reason, error.message) from error

@@ -71,12 +71,18 @@ def _post(address: tuple[str, int], case: Case, body: bytes, headers: dict[str, 
     return content, response
 
 
+def _parameters(case: Case) -> dict[str, bool | int | float | str]:
+    # Not gRPC's own deadline, at which client and server answer at once.
+    timeout = {} if case.timeout is None else {"timeout": int(case.timeout * 1e6)}
+    return {**timeout, **case.parameters}
+
+
 def _request(case: Case, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> dict[str, Any]:
     request: dict[str, Any] = {"inputs": inputs}
     if outputs:
         request["outputs"] = outputs
-    if case.timeout is not None:
-        request["parameters"] = {"timeout": int(case.timeout * 1e6)}
+    if parameters := _parameters(case):
+        request["parameters"] = parameters
     return request
 
 
@@ -130,9 +136,9 @@ def grpc_typed(channel: grpc.Channel, case: Case) -> dict[str, Wire]:
 def _call(channel: grpc.Channel, case: Case, request: Any) -> dict[str, Wire]:
     for name in case.outputs:
         request.outputs.add(name=name)
-    if case.timeout is not None:
-        # Not the call's own deadline, at which client and server answer at once.
-        request.parameters["timeout"].int64_param = int(case.timeout * 1e6)
+    kinds = {bool: "bool_param", int: "int64_param", float: "double_param", str: "string_param"}
+    for name, value in _parameters(case).items():
+        setattr(request.parameters[name], kinds[type(value)], value)
     call = channel.unary_unary(
         "/inference.GRPCInferenceService/ModelInfer",
         request_serializer=service_pb2.ModelInferRequest.SerializeToString,

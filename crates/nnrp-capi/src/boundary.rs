@@ -1,16 +1,12 @@
 //! What every call does at the border between C and Rust: arguments in, errors and panics out.
-use crate::abi::{NnrpError, Status, Versioned};
+use crate::abi::{NnrpError, OK, Status};
 use nnrp_core::{NnrpError as Error, Reason, Result};
+pub(crate) use nnrp_runtimes::c::memory::{malformed, optional_text, own, read, refer, refer_all, text, write};
 use serde_json::Value;
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-
-pub(crate) const OK: Status = 0;
-
-/// Largest `struct_size` that is believed: the unknown tail of a newer caller's struct is read.
-const LARGEST_STRUCT: usize = 4096;
 
 /// Runs a call's body and tells its outcome to the caller.
 ///
@@ -77,11 +73,6 @@ pub(crate) fn give(text: &str) -> *mut c_char {
     own(text).into_raw()
 }
 
-/// Text for C; a NUL inside becomes U+FFFD.
-pub(crate) fn own(text: &str) -> CString {
-    CString::new(text).or_else(|_| CString::new(text.replace('\0', "\u{fffd}"))).unwrap_or_default()
-}
-
 /// Ends what [`give`] gave.
 ///
 /// # Safety
@@ -96,12 +87,6 @@ pub(crate) unsafe fn end(text: *mut c_char) {
 /// A JSON document that the caller owns.
 pub(crate) fn give_json(value: &Value) -> *mut c_char {
     give(&value.to_string())
-}
-
-/// The error of an argument that cannot be read.
-#[cold]
-pub(crate) fn malformed(argument: impl Display, expected: impl Display, got: impl Display) -> Error {
-    Error::new(Reason::Malformed, format!("{argument}: expected {expected}, got {got}")).with("argument", argument.to_string())
 }
 
 /// Puts what `make` gives where a caller wants it; NULL there until then.
@@ -119,101 +104,11 @@ pub(crate) unsafe fn put<T>(argument: impl Display, slot: *mut *mut T, make: imp
     Ok(())
 }
 
-/// What a pointer points to.
-///
-/// # Safety
-/// `pointer` is NULL or points to a `T` that lives, unchanged by others, for `'a`.
-pub(crate) unsafe fn refer<'a, T>(argument: impl Display, pointer: *const T) -> Result<&'a T> {
-    if pointer.is_null() {
-        return Err(malformed(argument, "a pointer", "NULL"));
-    }
-    if !pointer.is_aligned() {
-        return Err(malformed(argument, "a pointer aligned to its type", "one that is not"));
-    }
-    // SAFETY: not NULL and aligned; the caller vouches for the rest.
-    Ok(unsafe { &*pointer })
-}
-
-/// The `count` elements at a pointer.
-///
-/// # Safety
-/// `pointer` is NULL or points to `count` elements that live, unchanged by others, for `'a`.
-pub(crate) unsafe fn refer_all<'a, T>(argument: impl Display, pointer: *const T, count: usize) -> Result<&'a [T]> {
-    if count == 0 {
-        return Ok(&[]);
-    }
-    if count > isize::MAX as usize / size_of::<T>().max(1) {
-        return Err(malformed(argument, "a count of elements that memory can hold", count));
-    }
-    // SAFETY: passed on from this function's caller.
-    let first = unsafe { refer(argument, pointer)? };
-    // SAFETY: not NULL, aligned, no larger than memory; the caller vouches for the rest.
-    Ok(unsafe { std::slice::from_raw_parts(first, count) })
-}
-
-/// A copy of a caller's struct, with zeros where an older caller's ends.
-///
-/// # Safety
-/// `pointer` is NULL or points to `struct_size` bytes that live, unchanged by others, for this call.
-pub(crate) unsafe fn read<T: Versioned>(argument: impl Display, pointer: *const T) -> Result<T> {
-    // SAFETY: every versioned struct begins with its size.
-    let size = *unsafe { refer(&argument, pointer.cast::<usize>())? };
-    if size < T::FIRST_SIZE || size > LARGEST_STRUCT {
-        let expected = format!("struct_size of {} to be {}", T::NAME, size_of::<T>());
-        return Err(malformed(argument, &expected, size).with("struct_size", size));
-    }
-    let bytes = pointer.cast::<u8>();
-    // SAFETY: the caller vouches for `struct_size` bytes.
-    let given = unsafe { std::slice::from_raw_parts(bytes, size) };
-    if given.iter().skip(size_of::<T>()).any(|byte| *byte != 0) {
-        let expected = format!("zeros after the {} bytes of {} that this library knows", size_of::<T>(), T::NAME);
-        return Err(malformed(argument, &expected, "a field of a newer version").with("struct_size", size));
-    }
-    // SAFETY: all zero bits are a value of `T`.
-    let mut copy: T = unsafe { std::mem::zeroed() };
-    // SAFETY: both are at least that long and do not overlap.
-    unsafe { ptr::copy_nonoverlapping(bytes, (&raw mut copy).cast::<u8>(), size.min(size_of::<T>())) };
-    Ok(copy)
-}
-
-/// Fills the fields that a caller's struct has; its `struct_size` stays.
-///
-/// # Safety
-/// [`read`] took the struct at `pointer`, and no other thread uses it.
-pub(crate) unsafe fn write<T: Versioned>(pointer: *mut T, value: &T) {
-    let head = size_of::<usize>();
-    // SAFETY: every versioned struct begins with its size, which `read` has checked.
-    let size = unsafe { *pointer.cast::<usize>() }.min(size_of::<T>());
-    // SAFETY: both are at least `size` long, which is more than `head`, and do not overlap.
-    unsafe { ptr::copy_nonoverlapping((&raw const *value).cast::<u8>().add(head), pointer.cast::<u8>().add(head), size - head) };
-}
-
-/// Text of the caller's.
-///
-/// # Safety
-/// `pointer` is NULL or points to bytes that end with NUL and live, unchanged by others, for `'a`.
-pub(crate) unsafe fn text<'a>(argument: impl Display, pointer: *const c_char) -> Result<&'a str> {
-    // SAFETY: passed on from this function's caller.
-    unsafe { optional_text(&argument, pointer)? }.ok_or_else(|| malformed(argument, "text", "NULL"))
-}
-
-/// Text of the caller's, or nothing.
-///
-/// # Safety
-/// As [`text`].
-pub(crate) unsafe fn optional_text<'a>(argument: impl Display, pointer: *const c_char) -> Result<Option<&'a str>> {
-    if pointer.is_null() {
-        return Ok(None);
-    }
-    // SAFETY: not NULL; the caller vouches for the rest.
-    let bytes = unsafe { CStr::from_ptr(pointer) };
-    bytes.to_str().map(Some).map_err(|error| malformed(argument, "UTF-8", format_args!("a wrong byte at {}", error.valid_up_to())))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::abi::NnrpEngineOptions;
+    use std::ffi::CStr;
 
     fn empty_error() -> NnrpError {
         NnrpError { struct_size: size_of::<NnrpError>(), code: 0, retryable: 0, reason: ptr::null(), message: ptr::null(), details_json: ptr::null() }

@@ -47,11 +47,7 @@ pub unsafe extern "C" fn nnrp_runtimes(engine: *mut NnrpEngine, json: *mut *mut 
     let make = || {
         // SAFETY: the caller keeps what the header says.
         let engine = unsafe { refer("engine", engine)? };
-        let told = engine.0.runtimes().iter().map(|runtime| {
-            let info = runtime.info();
-            json!({"name": info.name, "version": info.version, "formats": info.formats, "devices": info.devices, "options": info.options})
-        });
-        Ok(give_json(&told.collect()))
+        Ok(give_json(&engine.0.runtimes().to_json()))
     };
     // SAFETY: as above.
     unsafe { call(error, || put("json", json, make)) }
@@ -72,6 +68,21 @@ pub unsafe extern "C" fn nnrp_load(engine: *mut NnrpEngine, spec: *const NnrpMod
     unsafe { call(error, body) }
 }
 
+/// Loads what a JSON document describes.
+///
+/// # Safety
+/// `spec/nnrp.h` says what each pointer must be.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nnrp_load_json(engine: *mut NnrpEngine, description: *const c_char, error: *mut NnrpError) -> Status {
+    let body = || {
+        // SAFETY: the caller keeps what the header says.
+        let (engine, description) = unsafe { (refer("engine", engine)?, text("description", description)?) };
+        engine.0.load(ModelSpec::from_json(description)?).map(drop)
+    };
+    // SAFETY: as above.
+    unsafe { call(error, body) }
+}
+
 /// The engine's description of a model, read by the engine's own reader.
 ///
 /// # Safety
@@ -82,7 +93,14 @@ unsafe fn describe(given: &NnrpModelSpec) -> Result<ModelSpec> {
     unsafe {
         spec.insert("name".to_owned(), text("spec.name", given.name)?.into());
         spec.insert("path".to_owned(), text("spec.path", given.path)?.into());
-        for (key, argument, given) in [("version", "spec.version", given.version), ("runtime", "spec.runtime", given.runtime)] {
+        let optional = [
+            ("version", "spec.version", given.version),
+            ("runtime", "spec.runtime", given.runtime),
+            ("device", "spec.device", given.device),
+            ("precision", "spec.precision", given.precision),
+            ("isolation", "spec.isolation", given.isolation),
+        ];
+        for (key, argument, given) in optional {
             if let Some(given) = optional_text(argument, given)? {
                 spec.insert(key.to_owned(), given.into());
             }
@@ -136,5 +154,6 @@ fn tell(loaded: &Loaded) -> Value {
         "format": info.format,
         "device": info.device,
         "settings": info.settings,
+        "streams": info.streams,
     })
 }

@@ -1,9 +1,9 @@
 //! One request through the engine: C structs in, C structs out.
-use crate::abi::{NnrpCancel, NnrpEngine, NnrpError, NnrpRequest, NnrpResponse, NnrpTensor, Status};
+use crate::abi::{NnrpCancel, NnrpEngine, NnrpError, NnrpRequest, NnrpResponse, NnrpTensor, Status, number_of};
 use crate::boundary::{call, call_quietly, malformed, optional_text, own, put, read, refer, refer_all, text, write};
-use crate::clock;
-use crate::dlpack::{export, import, number_of};
-use nnrp_core::{Cause, Input, NnrpError as Error, Output, Parameter, Parameters, Reason, Request, Response, Result, Shape};
+use nnrp_core::{Cause, Input, NnrpError as Error, Output, Parameter, Parameters, Reason, Request, Response, Result, Shape, Tensor};
+use nnrp_runtimes::c::clock;
+use nnrp_runtimes::c::dlpack::{Place, export, import};
 use serde_json::{Map, Value};
 use std::ffi::CString;
 use std::ptr;
@@ -17,11 +17,9 @@ use std::sync::atomic::Ordering;
 pub unsafe extern "C" fn nnrp_infer(engine: *mut NnrpEngine, request: *const NnrpRequest, response: *mut NnrpResponse, error: *mut NnrpError) -> Status {
     let body = || {
         // SAFETY: the caller keeps what the header says.
-        let (engine, given) = unsafe { (refer("engine", engine)?, read("request", request)?) };
-        // SAFETY: as above.
         unsafe { read("response", response)? };
         // SAFETY: as above.
-        let answered = unsafe { answer(engine, &given) };
+        let answered = unsafe { answer(engine, request) };
         // What the response held may have been this request's input, so it ends only now.
         // SAFETY: as above.
         unsafe { clear("response", response)? };
@@ -47,17 +45,21 @@ pub unsafe extern "C" fn nnrp_response_clear(response: *mut NnrpResponse) {
 }
 
 /// # Safety
-/// What the request points to is as the header says.
-unsafe fn answer(engine: &NnrpEngine, given: &NnrpRequest) -> Result<Response> {
+/// The engine and the request, and what that points to, are as the header says.
+unsafe fn answer(engine: *mut NnrpEngine, request: *const NnrpRequest) -> Result<Response> {
     // SAFETY: passed on from this function's caller.
-    let (busy, mut request) = unsafe { (Busy::take(given.cancel)?, decode(given)?) };
+    let (engine, given) = unsafe { (refer("engine", engine)?, read("request", request)?) };
+    // SAFETY: as above.
+    let (busy, mut request) = unsafe { (Busy::take(given.cancel)?, decode(&given, |tensor| tensor)?) };
     request.stop = busy.as_ref().map(|busy| busy.0.stop.clone());
     engine.0.infer(request)
 }
 
+/// The request, with its tensors as `keep` makes them.
+///
 /// # Safety
 /// What the request points to is as the header says and lives for `'a`.
-unsafe fn decode<'a>(given: &NnrpRequest) -> Result<Request<'a, 'a>> {
+pub(crate) unsafe fn decode<'a, 'd>(given: &NnrpRequest, keep: impl Fn(Tensor<'a>) -> Tensor<'d>) -> Result<Request<'a, 'd>> {
     // SAFETY: the caller vouches for every pointer of the request.
     unsafe {
         let version = optional_text("request.version", given.version)?.unwrap_or_default();
@@ -73,7 +75,7 @@ unsafe fn decode<'a>(given: &NnrpRequest) -> Result<Request<'a, 'a>> {
         for tensor in refer_all("request.inputs", given.inputs, given.n_inputs)? {
             let tensor = read("request.inputs: input", *tensor)?;
             let name = text("request.inputs: name", tensor.name)?;
-            request.inputs.push(Input { name: name.into(), tensor: import(name, &tensor)? });
+            request.inputs.push(Input { name: name.into(), tensor: keep(import(Place { what: "input", name }, &tensor)?) });
         }
         for name in refer_all("request.output_names", given.output_names, given.n_outputs)? {
             request.outputs.push(text("request.output_names: name", *name)?.into());
@@ -118,7 +120,7 @@ struct Named {
     shape: Shape,
 }
 
-fn give(response: Response) -> NnrpResponse {
+pub(crate) fn give(response: Response) -> NnrpResponse {
     let texts = [own(&response.model), own(&response.version), own(response.id.as_deref().unwrap_or_default())];
     let [model, version, id] = texts.each_ref().map(|text| text.as_ptr());
     let id = if response.id.is_some() { id } else { ptr::null() };
@@ -146,7 +148,7 @@ fn give_output(output: Output) -> *mut NnrpTensor {
 ///
 /// # Safety
 /// `response` was zeroed or filled by this library and no other thread uses it.
-unsafe fn clear(argument: &str, response: *mut NnrpResponse) -> Result<()> {
+pub(crate) unsafe fn clear(argument: &str, response: *mut NnrpResponse) -> Result<()> {
     // SAFETY: passed on from this function's caller.
     let held = unsafe { read(argument, response)? };
     let empty = NnrpResponse { model: ptr::null(), version: ptr::null(), id: ptr::null(), outputs: ptr::null(), n_outputs: 0, owner: ptr::null_mut(), ..held };
@@ -171,12 +173,12 @@ unsafe fn clear(argument: &str, response: *mut NnrpResponse) -> Result<()> {
 }
 
 /// A handle while a request carries it: what interrupts a run has room for one.
-struct Busy<'a>(&'a NnrpCancel);
+pub(crate) struct Busy<'a>(pub(crate) &'a NnrpCancel);
 
 impl<'a> Busy<'a> {
     /// # Safety
     /// `cancel` is NULL or lives for `'a`.
-    unsafe fn take(cancel: *mut NnrpCancel) -> Result<Option<Busy<'a>>> {
+    pub(crate) unsafe fn take(cancel: *mut NnrpCancel) -> Result<Option<Busy<'a>>> {
         if cancel.is_null() {
             return Ok(None);
         }

@@ -6,16 +6,18 @@
 pub mod abi;
 mod boundary;
 mod clock;
-mod dlpack;
 mod engine;
+pub mod host;
 mod infer;
 mod model;
 mod settings;
+mod stream;
 
 pub use clock::nnrp_now_ns;
-pub use engine::{nnrp_engine_create, nnrp_engine_free, nnrp_load, nnrp_models, nnrp_runtimes, nnrp_unload};
+pub use engine::{nnrp_engine_create, nnrp_engine_free, nnrp_load, nnrp_load_json, nnrp_models, nnrp_runtimes, nnrp_unload};
 pub use infer::{nnrp_cancel_create, nnrp_cancel_free, nnrp_cancel_raise, nnrp_infer, nnrp_response_clear};
 pub use model::{nnrp_metadata, nnrp_signature, nnrp_signature_free};
+pub use stream::{nnrp_stream_close, nnrp_stream_next, nnrp_stream_open};
 
 use abi::{ABI_MAJOR, ABI_MINOR, NnrpError, Status};
 use std::ffi::c_char;
@@ -57,7 +59,7 @@ status_names! {
 /// The name of a status.
 #[unsafe(no_mangle)]
 pub extern "C" fn nnrp_status_name(status: Status) -> *const c_char {
-    if status == boundary::OK {
+    if status == abi::OK {
         return c"OK".as_ptr();
     }
     let known = STATUS_NAMES.iter().find(|(code, _)| *code as Status == status);

@@ -1,7 +1,6 @@
 //! What a loaded model takes and gives.
-use crate::abi::{NnrpEngine, NnrpError, NnrpSignature, NnrpTensorSpec, Status};
+use crate::abi::{NnrpEngine, NnrpError, NnrpSignature, NnrpTensorSpec, Status, number_of};
 use crate::boundary::{call, call_quietly, give_json, optional_text, own, put, refer, text};
-use crate::dlpack::number_of;
 use nnrp_core::{Loaded, Shape, TensorSpec};
 use std::ffi::{CString, c_char};
 use std::ptr;

@@ -6,6 +6,7 @@ use std::ffi::{c_char, c_void};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicI32;
 
 const HEADER: &str = include_str!("../../../spec/nnrp.h");
 
@@ -45,7 +46,12 @@ in_c! {
     NnrpSignature => "NnrpSignature",
     NnrpTensor => "NnrpTensor",
     NnrpTensorSpec => "NnrpTensorSpec",
-    Option<unsafe extern "C" fn(*mut DLManagedTensorVersioned)> => "Deleter",
+    AtomicI32 => "int32_t volatile",
+    NnrpFault => "NnrpFault",
+    NnrpRun => "NnrpRun",
+    NnrpRuntimeV1 => "NnrpRuntimeV1",
+    NnrpSession => "NnrpSession",
+    NnrpStream => "NnrpStream",
 }
 
 impl<T: InC> InC for *const T {
@@ -55,6 +61,13 @@ impl<T: InC> InC for *const T {
 }
 
 impl<T: InC> InC for *mut T {
+    fn name() -> String {
+        format!("{}*", T::name())
+    }
+}
+
+/// An array is told by where it begins; its length, by the offset of what follows.
+impl<T: InC, const N: usize> InC for [T; N] {
     fn name() -> String {
         format!("{}*", T::name())
     }
@@ -72,6 +85,13 @@ macro_rules! functions_in_c {
                 let arguments: Vec<String> = vec![$($argument::name()),*];
                 let arguments = if arguments.is_empty() { "void".to_owned() } else { arguments.join(", ") };
                 format!("{} (*{name})({arguments})", R::name())
+            }
+        }
+
+        impl<R: InC, $($argument: InC),*> InC for Option<unsafe extern "C" fn($($argument),*) -> R> {
+            fn name() -> String {
+                let arguments: Vec<String> = vec![$($argument::name()),*];
+                format!("{} (*)({})", R::name(), arguments.join(", "))
             }
         }
     )* };
@@ -98,6 +118,7 @@ functions! {
     nnrp_error_clear(_);
     nnrp_infer(_, _, _, _);
     nnrp_load(_, _, _);
+    nnrp_load_json(_, _, _);
     nnrp_metadata(_, _, _, _, _);
     nnrp_models(_, _, _);
     nnrp_now_ns();
@@ -106,6 +127,9 @@ functions! {
     nnrp_signature(_, _, _, _, _);
     nnrp_signature_free(_);
     nnrp_status_name(_);
+    nnrp_stream_close(_);
+    nnrp_stream_next(_, _, _, _, _);
+    nnrp_stream_open(_, _, _, _);
     nnrp_string_free(_);
     nnrp_unload(_, _, _, _);
     nnrp_version();
@@ -148,9 +172,12 @@ layouts! {
     DLTensor { data, device, ndim, dtype, shape, strides, byte_offset }
     NnrpEngineOptions { struct_size, settings_json }
     NnrpError { struct_size, code, retryable, reason, message, details_json }
-    NnrpModelSpec { struct_size, name, version, path, runtime, options_json }
+    NnrpFault { struct_size, reason, message, details_json }
+    NnrpModelSpec { struct_size, name, version, path, runtime, options_json, device, precision, isolation }
     NnrpRequest { struct_size, model, version, id, parameters_json, inputs, n_inputs, output_names, n_outputs, deadline_ns, cancel }
     NnrpResponse { struct_size, model, version, id, outputs, n_outputs, owner }
+    NnrpRun { struct_size, inputs, n_inputs, outputs, n_outputs, results, stop, deadline_ns, give, id, parameters_json }
+    NnrpRuntimeV1 { struct_size, abi_version, name, info, load, session_info, run, close, cancel, stats, set_option, warm_up, stream }
     NnrpSignature { struct_size, model, version, inputs, n_inputs, outputs, n_outputs }
     NnrpTensor { struct_size, name, tensor, datatype, ndim, shape }
     NnrpTensorSpec { struct_size, name, datatype, optional, ndim, shape, symbols }
@@ -161,11 +188,10 @@ fn agreement() -> String {
     let mut out = String::from(
         r#"#include "nnrp.h"
 #include <assert.h>
-typedef void (*Deleter)(DLManagedTensorVersioned*);
 #ifdef __cplusplus
 #include <type_traits>
 #define NNRP_ALIGNOF(type) alignof(type)
-#define NNRP_FIELD(name, field, type) static_assert(std::is_same<decltype(name::field), type>::value, #name "." #field);
+#define NNRP_FIELD(name, field, kind) static_assert(std::is_same<std::decay<decltype(name::field)>::type, kind>::value, #name "." #field);
 #else
 #define NNRP_ALIGNOF(type) _Alignof(type)
 #define NNRP_FIELD(name, field, type) static_assert(_Generic(((name*)0)->field, type: 1, default: 0), #name "." #field);
@@ -182,6 +208,10 @@ typedef void (*Deleter)(DLManagedTensorVersioned*);
     for (place, datatype) in Datatype::ALL.iter().enumerate() {
         writeln!(out, "static_assert(NNRP_{} == {}, \"datatype\");", datatype.name(), place + 1).unwrap();
     }
+    for (name, next) in [("END", NEXT_END), ("ANSWER", NEXT_ANSWER), ("WAIT", NEXT_WAIT)] {
+        writeln!(out, "static_assert(NNRP_NEXT_{name} == {next}, \"next\");").unwrap();
+    }
+    out += "const NnrpRuntimeV1* (*check_entry)(void) = nnrp_runtime_v1;\n";
     writeln!(out, "static_assert(NNRP_ABI_MAJOR == {ABI_MAJOR} && NNRP_ABI_MINOR == {ABI_MINOR}, \"version\");").unwrap();
     out
 }

@@ -1,21 +1,31 @@
 //! The engine: takes a request down the corridor and answers it (spec §7).
+mod stream;
+mod tend;
+
+pub use stream::{Answers, SharedAnswers};
+
+use crate::choose::Chosen;
 use crate::clock::Clock;
 use crate::error::{NnrpError, Reason, Result};
 use crate::message::{Output, Request, Response};
 use crate::metrics::Metrics;
 use crate::model::{Loaded, ModelSpec, Name};
 use crate::route::{Registry, model_exists};
-use crate::runtime::{Concurrency, Control, Runtimes};
-use crate::schedule::{Job, Limits, Schedule, Submitted, Ticket, Watch, Watching, stopped};
-use crate::stop::{Cause, Stop};
+use crate::runtime::{Concurrency, Control, Outputs, Runtime, Runtimes, Threads};
+use crate::schedule::{Limits, Schedule, Submitted, Turn};
+use crate::stop::{Cause, LOOK, Look, Stop};
+use crate::symbols::Ties;
+use crate::ticket::{Job, Ticket, Unpark, stopped};
 use crate::validate::{Prepared, prepare};
+use crate::watch::{Watch, Watching};
+use parking_lot::Mutex;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 /// How an engine behaves.
@@ -23,14 +33,14 @@ use tokio::sync::oneshot;
 pub struct Settings {
     /// How each model's requests wait.
     pub limits: Limits,
-    /// The clock that deadlines are compared with before a run.
+    /// The one clock that deadlines are compared with.
     pub clock: Clock,
 }
 
 /// Models, their runtimes, and the one way a request takes through them.
 pub struct Engine {
     settings: Settings,
-    runtimes: Runtimes,
+    runtimes: Mutex<Runtimes>,
     registry: Registry,
     watch: Watch,
     draining: AtomicBool,
@@ -39,42 +49,49 @@ pub struct Engine {
 impl Engine {
     /// An engine without models.
     pub fn new(settings: Settings, runtimes: Runtimes) -> Self {
-        Engine { settings, runtimes, registry: Registry::default(), watch: Watch::default(), draining: AtomicBool::new(false) }
+        let watch = Watch::new(settings.clock.clone());
+        Engine { settings, runtimes: Mutex::new(runtimes), registry: Registry::default(), watch, draining: AtomicBool::new(false) }
     }
 
     /// The runtimes it can load with.
-    pub fn runtimes(&self) -> &Runtimes {
-        &self.runtimes
+    pub fn runtimes(&self) -> Runtimes {
+        self.runtimes.lock().clone()
+    }
+
+    /// Loads with one more runtime from now on; one of the same name is replaced.
+    pub fn add_runtime(&self, runtime: Arc<dyn Runtime>) {
+        let mut runtimes = self.runtimes.lock();
+        // Kept until the lock is given back: what ends with it may be anybody's code.
+        let _before = runtimes.clone();
+        runtimes.add(runtime);
+        drop(runtimes);
     }
 
     /// Loads a model version and serves it from then on.
     ///
     /// # Errors
-    /// `INVALID_OPTION` for a bad name, `MODEL_EXISTS`, `RUNTIME_NOT_INSTALLED`, and what the runtime says.
+    /// `INVALID_OPTION` for a bad name, `MODEL_EXISTS`, `RUNTIME_NOT_INSTALLED`, `NO_RUNTIME`, and what the runtime says.
     pub fn load(&self, spec: ModelSpec) -> Result<Arc<Loaded>> {
         spec.check()?;
         if self.registry.versions(&spec.name).iter().any(|version| **version == *spec.version) {
             return Err(model_exists(&spec.name, &spec.version));
         }
-        let runtime = self.runtimes.get(&spec.runtime).ok_or_else(|| self.no_runtime(&spec.runtime))?;
-        let session = runtime.load(&spec)?;
+        let Chosen { session, not_taken } = self.runtimes().choose(&spec)?;
         let exclusive = session.info().concurrency == Concurrency::Exclusive;
+        let limits = Limits { workers: session.workers().unwrap_or(self.settings.limits.workers), ..self.settings.limits };
         let loaded = Arc::new(Loaded {
             name: spec.name.into(),
             version: spec.version.into(),
+            ties: Ties::of(&session.info().signature, spec.symbols),
             session,
-            schedule: Schedule::new(self.settings.limits, exclusive),
+            schedule: Schedule::new(limits, exclusive),
             metrics: Metrics::default(),
+            labels: spec.labels,
+            changed: Mutex::default(),
+            not_taken,
         });
         self.registry.add(loaded.clone())?;
         Ok(loaded)
-    }
-
-    #[cold]
-    fn no_runtime(&self, name: &str) -> NnrpError {
-        let known: Vec<&str> = self.runtimes.iter().map(|runtime| runtime.name()).collect();
-        let got = crate::error::excerpt(name);
-        NnrpError::new(Reason::RuntimeNotInstalled, format!("runtime '{got}' is not installed: expected one of {known:?}")).with("runtime", got)
     }
 
     /// Serves a version no longer, or none of a model's when `version` is empty. What waits or runs is still answered.
@@ -114,16 +131,24 @@ impl Engine {
         self.draining.store(true, Relaxed);
     }
 
+    /// Takes nothing new, ends every model once what waits for it is answered, and waits until its threads are gone, but no longer than that;
+    /// tells whether they are.
+    pub fn close(&self, grace: Duration) -> bool {
+        self.drain();
+        let (models, until) = (self.models(), Instant::now() + grace);
+        models.iter().for_each(|loaded| loaded.schedule.close());
+        models.iter().all(|loaded| loaded.schedule.wait_for_threads(until))
+    }
+
     /// Answers a request on the caller's own thread, which may wait for its turn and for the run.
     ///
     /// # Errors
     /// Every error of the specification; see spec §5.
     pub fn infer(&self, mut request: Request<'_, '_>) -> Result<Response> {
-        let loaded = self.admit(&request)?;
-        let prepared = loaded.admit(&mut request, self.settings.clock.now())?;
-        if request.deadline.is_none()
-            && request.stop.is_none()
-            && let Some(_turn) = loaded.schedule.try_inline(prepared.byte_size)
+        let loaded = self.admit(&mut request)?;
+        let prepared = loaded.prepare(&mut request, self.settings.clock.now(), false)?;
+        if runs_unwatched(&request)
+            && let Some(_turn) = loaded.turn_here(prepared.byte_size)
         {
             return loaded.answer(prepared, Control::default(), &self.settings.clock);
         }
@@ -137,37 +162,48 @@ impl Engine {
         self.start(request).unwrap_or_else(|error| Answer(State::Ready(Some(Err(error)))))
     }
 
-    fn admit(&self, request: &Request<'_, '_>) -> Result<Arc<Loaded>> {
+    fn admit(&self, request: &mut Request<'_, '_>) -> Result<Arc<Loaded>> {
         if self.draining.load(Relaxed) {
             return Err(NnrpError::new(Reason::Draining, "the server is stopping and takes nothing new"));
+        }
+        if !request.parameters.is_empty() {
+            request.settle(self.settings.clock.now())?;
         }
         self.registry.pick(&request.model, &request.version)
     }
 
     fn start(&self, mut request: Request<'_, 'static>) -> Result<Answer> {
-        let loaded = self.admit(&request)?;
-        let prepared = loaded.admit(&mut request, self.settings.clock.now())?;
-        if request.deadline.is_some_and(|deadline| deadline <= prepared.arrived) {
-            return Err(loaded.count(stopped(Cause::Deadline)));
+        let clock = &self.settings.clock;
+        let loaded = self.admit(&mut request)?;
+        let prepared = loaded.prepare(&mut request, clock.now(), false)?;
+        let turn = if loaded.has_own_threads() { None } else { loaded.schedule.try_inline(prepared.byte_size) };
+        if turn.is_some() && runs_unwatched(&request) {
+            return Ok(Answer(State::Ready(Some(loaded.answer(prepared, Control::default(), clock)))));
         }
-        if let Some(_turn) = loaded.schedule.try_inline(prepared.byte_size) {
-            let answer = loaded.answer(prepared, Control::default(), &self.settings.clock);
-            return Ok(Answer(State::Ready(Some(answer))));
+        let (ticket, reply) = Ticket::with_reply(request.stop.unwrap_or_default(), request.deadline);
+        if let Some(error) = ticket.ended(clock) {
+            return Err(loaded.count(error));
         }
-        let (ticket, reply) = Ticket::new(request.stop.unwrap_or_default(), request.deadline);
         let watching = self.watch.add(&ticket);
+        if turn.is_some() {
+            return Ok(Answer(State::Ready(Some(loaded.answer(prepared, ticket.control(), clock)))));
+        }
         let stop = ticket.stop.clone();
-        self.enqueue(loaded, Job { prepared, ticket })?;
+        self.enqueue(&loaded, Job { prepared, ticket, sink: None })?;
         Ok(Answer(State::Waiting { reply, stop, _watching: watching }))
     }
 
-    fn enqueue(&self, loaded: Arc<Loaded>, job: Job) -> Result<()> {
+    fn enqueue(&self, loaded: &Arc<Loaded>, job: Job) -> Result<()> {
         if loaded.schedule.submit(job).map_err(|error| loaded.count(error))? == Submitted::Taken {
             return Ok(());
         }
         let (worker, clock) = (loaded.clone(), self.settings.clock.clone());
         let name = format!("nnrp:{}", loaded.name);
-        if std::thread::Builder::new().name(name).spawn(move || worker.work(&clock)).is_err() {
+        let life = move || {
+            worker.session.work(&mut || worker.work(&clock));
+            worker.schedule.thread_ended();
+        };
+        if std::thread::Builder::new().name(name).spawn(life).is_err() {
             for job in loaded.schedule.worker_failed() {
                 let error = NnrpError::new(Reason::QueueFull, "no thread could be started for the model's queue");
                 job.ticket.answer(Err(loaded.count(error)));
@@ -178,12 +214,26 @@ impl Engine {
 
     #[cold]
     fn infer_slowly(&self, loaded: &Loaded, prepared: Prepared<'_>, stop: Arc<Stop>, deadline: Option<Instant>) -> Result<Response> {
-        let (ticket, _reply) = Ticket::new(stop, deadline);
+        let ticket = Ticket::new(stop, deadline);
         let _watching = self.watch.add(&ticket);
-        let turn = loaded.schedule.wait_turn(|| ticket.ended(self.settings.clock.now()));
-        let _turn = turn.map_err(|error| loaded.count(error))?;
-        loaded.answer(prepared, Control { stop: Some(&ticket.stop) }, &self.settings.clock)
+        let _turn = self.wait_for_turn(loaded, &ticket).map_err(|error| loaded.count(error))?;
+        loaded.answer(prepared, ticket.control(), &self.settings.clock)
     }
+
+    fn wait_for_turn<'l>(&self, loaded: &'l Loaded, ticket: &Ticket) -> Result<Turn<'l>> {
+        let clock = &self.settings.clock;
+        let mut turn = loaded.schedule.try_now().filter(|_| ticket.ended(clock).is_none()).map(Ok);
+        if turn.is_none() {
+            loaded.session.wait(&mut || turn = Some(loaded.schedule.caller_turn(ticket, clock)));
+        }
+        turn.unwrap_or_else(|| Err(NnrpError::new(Reason::Bug, "a session did not wait for its turn")))
+    }
+}
+
+/// Whether nothing can end the request's run before its time, so that the run need not be made to end.
+#[inline]
+fn runs_unwatched(request: &Request<'_, '_>) -> bool {
+    request.deadline.is_none() && request.stop.is_none()
 }
 
 impl Drop for Engine {
@@ -193,11 +243,25 @@ impl Drop for Engine {
 }
 
 impl Loaded {
+    fn has_own_threads(&self) -> bool {
+        self.session.info().threads == Threads::Own
+    }
+
+    /// A turn on the caller's own thread without waiting for it; a session with threads of its own need not be quick there.
     #[inline]
-    fn admit<'d>(&self, request: &mut Request<'_, 'd>, arrived: Instant) -> Result<Prepared<'d>> {
+    fn turn_here(&self, byte_size: usize) -> Option<Turn<'_>> {
+        if self.has_own_threads() { self.schedule.try_now() } else { self.schedule.try_inline(byte_size) }
+    }
+
+    #[inline]
+    fn prepare<'d>(&self, request: &mut Request<'_, 'd>, arrived: Instant, streamed: bool) -> Result<Prepared<'d>> {
         let inputs = std::mem::take(&mut request.inputs);
-        let id = request.id.take();
-        prepare(self.signature(), inputs, &request.outputs, id, arrived).map_err(|error| self.count(error))
+        let (info, id) = (self.session.info(), request.id.take());
+        if info.streams && !streamed {
+            return Err(self.count(self.only_streams()));
+        }
+        let prepared = prepare((&info.signature, &self.ties), inputs, &request.outputs, id, arrived).map_err(|error| self.count(error))?;
+        Ok(Prepared { parameters: std::mem::take(&mut request.parameters), ..prepared })
     }
 
     #[cold]
@@ -210,6 +274,7 @@ impl Loaded {
     fn answer(&self, prepared: Prepared<'_>, control: Control<'_>, clock: &Clock) -> Result<Response> {
         // A request that did not wait needs no second look at the clock.
         let started = if control.stop.is_some() { clock.now() } else { prepared.arrived };
+        let control = prepared.told(control);
         let result = catch_unwind(AssertUnwindSafe(|| self.session.run(&prepared.inputs, &prepared.outputs, control)));
         let run = clock.now().saturating_duration_since(started);
         // Failed runs count too: a session that fails slowly is not quick.
@@ -221,12 +286,17 @@ impl Loaded {
             Ok(Ok(outputs)) if outputs.len() == prepared.outputs.len() => outputs,
             Ok(Ok(outputs)) => return Err(self.count(self.wrong_count(prepared.outputs.len(), outputs.len()))),
             Ok(Err(error)) => return Err(self.count(error)),
-            Err(_panic) => return Err(self.count(NnrpError::new(Reason::Bug, "the runtime's adapter panicked"))),
+            Err(_panic) => return Err(self.count(stream::panicked())),
         };
         self.metrics.success(started.saturating_duration_since(prepared.arrived), run);
+        Ok(self.response(&prepared.outputs, outputs, prepared.id))
+    }
+
+    #[inline]
+    fn response(&self, wanted: &[usize], outputs: Outputs, id: Option<Box<str>>) -> Response {
         let specs = &self.signature().outputs;
-        let named = prepared.outputs.iter().zip(outputs).map(|(index, tensor)| Output { name: specs[*index].name.clone(), tensor });
-        Ok(Response { model: self.name.clone(), version: self.version.clone(), id: prepared.id, outputs: named.collect() })
+        let named = wanted.iter().zip(outputs).map(|(index, tensor)| Output { name: specs[*index].name.clone(), tensor });
+        Response { model: self.name.clone(), version: self.version.clone(), id, outputs: named.collect() }
     }
 
     #[cold]
@@ -237,10 +307,11 @@ impl Loaded {
 
     /// Answers what waits until there has been nothing for a while.
     fn work(&self, clock: &Clock) {
-        while let Some(Job { prepared, ticket }) = self.schedule.next() {
-            let answer = match self.schedule.wait_turn(|| ticket.ended(clock.now())) {
-                Ok(_turn) => self.answer(prepared, Control { stop: Some(&ticket.stop) }, clock),
-                Err(error) => Err(self.count(error)),
+        while let Some(Job { prepared, ticket, sink }) = self.schedule.next() {
+            let answer = match (self.schedule.wait_turn(&ticket, clock), sink) {
+                (Ok(_turn), None) => self.answer(prepared, ticket.control(), clock),
+                (Ok(_turn), Some(sink)) => self.give(&prepared, &ticket, sink, clock),
+                (Err(error), _) => Err(self.count(error)),
             };
             ticket.answer(answer);
         }
@@ -267,6 +338,23 @@ impl Answer {
         match &mut self.0 {
             State::Ready(answer) => answer.take(),
             State::Waiting { .. } => None,
+        }
+    }
+
+    /// Waits for it on this thread, and calls `look` several times a second; where that says so the request is cancelled.
+    ///
+    /// # Errors
+    /// What the request ended with.
+    pub fn wait(mut self, look: Look<'_>) -> Result<Response> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        loop {
+            if let Poll::Ready(answer) = Pin::new(&mut self).poll(&mut Context::from_waker(&waker)) {
+                return answer;
+            }
+            std::thread::park_timeout(LOOK);
+            if look() {
+                return Err(stopped(Cause::Cancelled));
+            }
         }
     }
 

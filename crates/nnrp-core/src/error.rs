@@ -158,13 +158,17 @@ reasons! {
     PathNotFound "PATH_NOT_FOUND" NotFound,
     ModelExists "MODEL_EXISTS" AlreadyExists,
     QueueFull "QUEUE_FULL" ResourceExhausted http 503,
+    UnreadAnswers "UNREAD_ANSWERS" ResourceExhausted http 503,
     RuntimeNotInstalled "RUNTIME_NOT_INSTALLED" FailedPrecondition,
     DeviceNotFound "DEVICE_NOT_FOUND" FailedPrecondition,
+    NoRuntime "NO_RUNTIME" FailedPrecondition,
+    WrongState "WRONG_STATE" FailedPrecondition,
     NotOffered "NOT_OFFERED" Unimplemented,
     LoadFailed "LOAD_FAILED" RuntimeFailure,
     RunFailed "RUN_FAILED" RuntimeFailure,
     Draining "DRAINING" Unavailable,
     ConnectionFailed "CONNECTION_FAILED" Unavailable,
+    RuntimeCrashed "RUNTIME_CRASHED" Unavailable,
     Bug "BUG" Internal,
 }
 
@@ -196,6 +200,19 @@ impl NnrpError {
     #[cold]
     pub fn from_wire(code: Code, reason: impl Into<String>, message: impl Into<String>, details: Map<String, Value>) -> Self {
         NnrpError(Box::new(Inner { code, reason: reason.into(), message: message.into(), details }))
+    }
+
+    /// An error as one JSON document, `{"code", "reason", "message", "details"}`; `None` when it is something else.
+    pub fn from_json(text: &str) -> Option<Self> {
+        let mut told: Map<String, Value> = serde_json::from_str(text).ok()?;
+        let code = Code::from_name(told.get("code")?.as_str()?)?;
+        let details = told.remove("details").and_then(|details| serde_json::from_value(details).ok()).unwrap_or_default();
+        Some(NnrpError::from_wire(code, told.get("reason")?.as_str()?, told.get("message")?.as_str()?, details))
+    }
+
+    /// As one JSON document, which [`NnrpError::from_json`] reads.
+    pub fn to_json(&self) -> Value {
+        serde_json::json!({"code": self.code().name(), "reason": self.reason(), "message": self.message(), "details": self.details()})
     }
 
     /// Adds a field for machines.
@@ -304,6 +321,15 @@ mod tests {
             assert_eq!(row["code"].as_str(), Some(reason.code().name()));
             let http = row.get("http").map_or(i64::from(reason.code().http()), |status| status.as_integer().unwrap());
             assert_eq!(http, i64::from(reason.http()), "{}", reason.name());
+        }
+    }
+
+    #[test]
+    fn an_error_is_read_from_json_or_not_at_all() {
+        let told = NnrpError::from_json(r#"{"code": "NOT_FOUND", "reason": "NO_BEADS", "message": "none", "details": {"n": 1}}"#).unwrap();
+        assert_eq!((told.code(), told.reason(), told.message(), told.details()["n"].as_i64()), (Code::NotFound, "NO_BEADS", "none", Some(1)));
+        for wrong in ["", "[]", "{}", r#"{"code": "LOST", "reason": "", "message": ""}"#, r#"{"code": "NOT_FOUND", "reason": 5, "message": ""}"#] {
+            assert!(NnrpError::from_json(wrong).is_none(), "{wrong}");
         }
     }
 

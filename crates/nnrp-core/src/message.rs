@@ -49,8 +49,10 @@ pub struct Request<'n, 'd> {
     pub version: Cow<'n, str>,
     /// Echoed in the answer.
     pub id: Option<Box<str>>,
-    /// What the form does not take for itself.
+    /// What the form does not take for itself; the engine takes what the protocol gives a meaning.
     pub parameters: Parameters,
+    /// When it began to come, which the parameter `timeout` counts from; `None`: when the engine takes it.
+    pub received: Option<Instant>,
     /// The inputs, in any order.
     pub inputs: Inputs<'n, 'd>,
     /// Names of the outputs wanted, in the order wanted; empty means all.

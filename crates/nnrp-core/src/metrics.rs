@@ -14,6 +14,15 @@ const FIRST_OCTAVE: u32 = 10;
 pub struct Metrics {
     shards: [Shard; SHARDS],
     failures: Mutex<Map<String, Value>>,
+    streams: Streams,
+}
+
+/// What the requests that were asked for streams of answers came to, however they ended.
+#[derive(Default)]
+struct Streams {
+    count: AtomicU64,
+    answers: AtomicU64,
+    first_ns: AtomicU64,
 }
 
 /// On cache lines of its own, so that threads do not take them from each other.
@@ -66,6 +75,13 @@ impl Metrics {
         shard.latency[bucket(queue + run)].fetch_add(1, Relaxed);
     }
 
+    /// Counts a stream of answers that has ended, and how long its first answer took.
+    pub fn stream(&self, answers: u64, first: Option<Duration>) {
+        self.streams.count.fetch_add(1, Relaxed);
+        self.streams.answers.fetch_add(answers, Relaxed);
+        self.streams.first_ns.fetch_add(first.map_or(0, |first| first.as_nanos() as u64), Relaxed);
+    }
+
     /// Counts a request that was refused, failed or was withdrawn.
     #[cold]
     pub fn failure(&self, reason: &str) {
@@ -94,6 +110,11 @@ impl Metrics {
             "queue_ns": sum(|shard| &shard.queue_ns),
             "run_ns": sum(|shard| &shard.run_ns),
             "latency_ns": {"p50": at(0.5), "p90": at(0.9), "p99": at(0.99)},
+            "streams": {
+                "count": self.streams.count.load(Relaxed),
+                "answer_count": self.streams.answers.load(Relaxed),
+                "first_answer_ns": self.streams.first_ns.load(Relaxed),
+            },
             "failures": *self.failures.lock(),
         })
     }

@@ -3,16 +3,18 @@
 //! A hop to another thread costs more than all the rest of a small request (measured: 45 µs each way on a 2-core machine), so a session whose
 //! running mean is short runs where the request was read. Everything else waits in a bounded queue for the model's workers, which live
 //! while there is work.
+use crate::clock::Clock;
 use crate::error::{NnrpError, Reason, Result};
-use crate::message::Response;
-use crate::stop::{Cause, Stop};
-use crate::validate::Prepared;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::ticket::{Job, Ticket, Unpark, stopped};
+use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// How a model's requests wait.
 #[derive(Clone, Copy, Debug)]
@@ -34,69 +36,37 @@ impl Default for Limits {
     }
 }
 
-/// A request that waits.
-pub(crate) struct Job {
-    pub(crate) prepared: Prepared<'static>,
-    pub(crate) ticket: Arc<Ticket>,
-}
-
-/// What a waiting request and its waiter share. The first answer counts.
-pub(crate) struct Ticket {
-    pub(crate) stop: Arc<Stop>,
-    pub(crate) deadline: Option<Instant>,
-    reply: Mutex<Option<oneshot::Sender<Result<Response>>>>,
-}
-
-impl Ticket {
-    pub(crate) fn new(stop: Arc<Stop>, deadline: Option<Instant>) -> (Arc<Ticket>, oneshot::Receiver<Result<Response>>) {
-        let (sender, receiver) = oneshot::channel();
-        (Arc::new(Ticket { stop, deadline, reply: Mutex::new(Some(sender)) }), receiver)
-    }
-
-    /// Answers; does nothing when an answer was given before.
-    pub(crate) fn answer(&self, answer: Result<Response>) {
-        if let Some(sender) = self.reply.lock().take() {
-            // The waiter may be gone: then nobody is owed an answer.
-            let _ = sender.send(answer);
-        }
-    }
-
-    /// The error of a request that was stopped or is late, if it was or is.
-    pub(crate) fn ended(&self, now: Instant) -> Option<NnrpError> {
-        if self.deadline.is_some_and(|deadline| deadline <= now) {
-            self.stop.raise(Cause::Deadline);
-        }
-        self.stop.cause().map(stopped)
-    }
-}
-
-/// The error of a stopped request.
-#[cold]
-pub(crate) fn stopped(cause: Cause) -> NnrpError {
-    match cause {
-        Cause::Cancelled => NnrpError::new(Reason::ClientCancelled, "the request was cancelled"),
-        Cause::Deadline => NnrpError::new(Reason::Deadline, "the request's deadline passed before it was answered"),
-    }
-}
-
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Callers that wait for their turn on their own threads.
+    callers: usize,
     workers: usize,
     idle: usize,
+    /// Worker threads that have not ended yet, whether or not they still take requests.
+    threads: usize,
     closed: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> usize {
+        self.jobs.len() + self.callers
+    }
 }
 
 /// One model version's turn-taking: its queue, its permit, and how long its runs take.
 pub struct Schedule {
     limits: Limits,
-    /// Held during a run of a session that takes one call at a time.
-    permit: Option<Mutex<()>>,
+    /// Its one permit is held during a run of a session that takes one call at a time, and handed on in the order in which it was asked for.
+    permit: Option<Semaphore>,
+    /// The thread that runs the session now, where it takes one call at a time; 0 when none does.
+    runner: AtomicUsize,
     mean_ns: AtomicU64,
     mean_bytes: AtomicU64,
     waiting: AtomicUsize,
     queue: Mutex<Queue>,
     wake: Condvar,
+    ended: Condvar,
 }
 
 /// Whether a submission needs one more worker.
@@ -114,19 +84,15 @@ impl Schedule {
         let limits = Limits { workers: if exclusive { 1 } else { limits.workers.max(1) }, ..limits };
         Schedule {
             limits,
-            permit: exclusive.then(Mutex::default),
+            permit: exclusive.then(|| Semaphore::new(1)),
+            runner: AtomicUsize::new(0),
             mean_ns: AtomicU64::new(0),
             mean_bytes: AtomicU64::new(0),
             waiting: AtomicUsize::new(0),
             queue: Mutex::default(),
             wake: Condvar::new(),
+            ended: Condvar::new(),
         }
-    }
-
-    /// The running mean of a run; zero before the first.
-    #[inline]
-    pub fn mean(&self) -> Duration {
-        Duration::from_nanos(self.mean_ns.load(Relaxed))
     }
 
     /// How many requests wait.
@@ -134,12 +100,21 @@ impl Schedule {
         self.waiting.load(Relaxed)
     }
 
-    /// Whether a run over that many input bytes is expected to be short. More bytes than usual count in proportion.
+    /// How long a run over that many input bytes will take by the running mean, which more bytes than usual lengthen in proportion; zero before the first.
+    pub fn expected(&self, byte_size: usize) -> Duration {
+        let (mean, usual) = (self.mean_ns.load(Relaxed), self.mean_bytes.load(Relaxed).max(1));
+        Duration::from_nanos(mean.saturating_mul((byte_size as u64).div_ceil(usual).max(1)))
+    }
+
+    /// Whether a run over that many input bytes is expected to be short.
     #[inline]
     pub fn is_quick(&self, byte_size: usize) -> bool {
-        let (mean, usual) = (self.mean_ns.load(Relaxed), self.mean_bytes.load(Relaxed).max(1));
-        let growth = (byte_size as u64).div_ceil(usual).max(1);
-        mean != 0 && mean.saturating_mul(growth) <= self.limits.inline_limit.as_nanos() as u64
+        (1..=self.limits.inline_limit.as_nanos()).contains(&self.expected(byte_size).as_nanos())
+    }
+
+    /// Whether a caller has to wait for another's run to end.
+    pub fn is_taken(&self) -> bool {
+        self.permit.as_ref().is_some_and(|permit| permit.available_permits() == 0) && self.runner.load(Relaxed) != thread_number()
     }
 
     /// Takes a finished run into the running mean, one eighth of it.
@@ -156,32 +131,77 @@ impl Schedule {
     /// The turn of a request that may run right here without waiting; `None` when it must queue.
     #[inline]
     pub(crate) fn try_inline(&self, byte_size: usize) -> Option<Turn<'_>> {
-        if !self.is_quick(byte_size) || self.waiting.load(Relaxed) > 0 {
+        if self.is_quick(byte_size) { self.try_now() } else { None }
+    }
+
+    /// The turn of a request that need not wait for one.
+    #[inline]
+    pub(crate) fn try_now(&self) -> Option<Turn<'_>> {
+        if self.waiting.load(Relaxed) > 0 {
             return None;
         }
         match &self.permit {
-            None => Some(Turn { _permit: None }),
-            Some(permit) => permit.try_lock().map(|guard| Turn { _permit: Some(guard) }),
+            None => Some(Turn(None)),
+            Some(permit) => permit.try_acquire().ok().map(|permit| self.turn(permit)),
         }
     }
 
-    /// Waits for a turn on the caller's own thread.
+    #[inline]
+    fn turn<'a>(&'a self, permit: SemaphorePermit<'a>) -> Turn<'a> {
+        self.runner.store(thread_number(), Relaxed);
+        Turn(Some((permit, &self.runner)))
+    }
+
+    /// The turn of a caller that runs its request on its own thread. While it waits it counts like a request in the queue; where calls need
+    /// not wait for each other, it need not either: its thread is its own.
     ///
     /// # Errors
-    /// What `ended` says once it says something.
-    pub(crate) fn wait_turn(&self, mut ended: impl FnMut() -> Option<NnrpError>) -> Result<Turn<'_>> {
-        const LOOK: Duration = Duration::from_millis(5);
-        let Some(permit) = &self.permit else {
-            return ended().map_or(Ok(Turn { _permit: None }), Err);
-        };
-        loop {
-            if let Some(error) = ended() {
-                return Err(error);
-            }
-            if let Some(guard) = permit.try_lock_for(LOOK) {
-                return Ok(Turn { _permit: Some(guard) });
+    /// As [`Schedule::submit`], and why the request ended before its turn came.
+    pub(crate) fn caller_turn(&self, ticket: &Ticket, clock: &Clock) -> Result<Turn<'_>> {
+        match self.permit.as_ref().map(Semaphore::try_acquire) {
+            None => self.wait_turn(ticket, clock),
+            Some(Ok(permit)) => ticket.ended(clock).map_or_else(|| Ok(self.turn(permit)), Err),
+            Some(Err(_taken)) if self.runs_here() => Err(called_itself()),
+            Some(Err(_taken)) => {
+                self.count_callers(|queue| self.make_room(queue).map(|()| queue.callers += 1))?;
+                let turn = self.wait_turn(ticket, clock);
+                self.count_callers(|queue| queue.callers -= 1);
+                turn
             }
         }
+    }
+
+    /// Whether this very thread runs the session now, where it takes one call at a time.
+    pub(crate) fn runs_here(&self) -> bool {
+        self.runner.load(Relaxed) == thread_number()
+    }
+
+    fn count_callers<T>(&self, change: impl FnOnce(&mut Queue) -> T) -> T {
+        let mut queue = self.queue.lock();
+        let result = change(&mut queue);
+        self.waiting.store(queue.waiting(), Relaxed);
+        result
+    }
+
+    /// Waits for a turn on this thread.
+    ///
+    /// # Errors
+    /// Why the request ended before its turn came.
+    pub(crate) fn wait_turn(&self, ticket: &Ticket, clock: &Clock) -> Result<Turn<'_>> {
+        let Some(permit) = &self.permit else { return ticket.ended(clock).map_or(Ok(Turn(None)), Err) };
+        let thread = std::thread::current();
+        let waker = Waker::from(Arc::new(Unpark(thread.clone())));
+        let mut turn = pin!(permit.acquire());
+        let wait = || loop {
+            if let Some(error) = ticket.ended(clock) {
+                return Err(error);
+            }
+            if let Poll::Ready(permit) = turn.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return permit.map(|permit| self.turn(permit)).map_err(|_| NnrpError::new(Reason::Bug, "a session's permit is never closed"));
+            }
+            std::thread::park();
+        };
+        ticket.stop.during(move || thread.unpark(), wait)
     }
 
     /// Puts a request at the end of the queue.
@@ -190,10 +210,23 @@ impl Schedule {
     /// `QUEUE_FULL` at the bound, with the job's own ticket untouched; `MODEL_NOT_FOUND` once the model is unloaded.
     pub(crate) fn submit(&self, job: Job) -> Result<Submitted> {
         let mut queue = self.queue.lock();
+        self.make_room(&mut queue)?;
+        queue.jobs.push_back(job);
+        self.waiting.store(queue.waiting(), Relaxed);
+        if queue.idle < queue.jobs.len() && queue.workers < self.limits.workers {
+            queue.workers += 1;
+            queue.threads += 1;
+            return Ok(Submitted::NeedsWorker);
+        }
+        self.wake.notify_one();
+        Ok(Submitted::Taken)
+    }
+
+    fn make_room(&self, queue: &mut Queue) -> Result<()> {
         if queue.closed {
             return Err(NnrpError::new(Reason::ModelNotFound, "the model was unloaded while the request came in"));
         }
-        if queue.jobs.len() >= self.limits.queue_capacity {
+        if queue.waiting() >= self.limits.queue_capacity {
             queue.jobs.retain(|job| match job.ticket.stop.cause() {
                 None => true,
                 Some(cause) => {
@@ -202,18 +235,11 @@ impl Schedule {
                 }
             });
         }
-        if queue.jobs.len() >= self.limits.queue_capacity {
-            let message = format!("the model's queue is full: {} requests wait", queue.jobs.len());
+        if queue.waiting() >= self.limits.queue_capacity {
+            let message = format!("the model's queue is full: {} requests wait", queue.waiting());
             return Err(NnrpError::new(Reason::QueueFull, message).with("capacity", self.limits.queue_capacity));
         }
-        queue.jobs.push_back(job);
-        self.waiting.store(queue.jobs.len(), Relaxed);
-        if queue.idle < queue.jobs.len() && queue.workers < self.limits.workers {
-            queue.workers += 1;
-            return Ok(Submitted::NeedsWorker);
-        }
-        self.wake.notify_one();
-        Ok(Submitted::Taken)
+        Ok(())
     }
 
     /// The oldest waiting request, for a worker; `None` tells the worker to end.
@@ -221,7 +247,7 @@ impl Schedule {
         let mut queue = self.queue.lock();
         loop {
             if let Some(job) = queue.jobs.pop_front() {
-                self.waiting.store(queue.jobs.len(), Relaxed);
+                self.waiting.store(queue.waiting(), Relaxed);
                 return Some(job);
             }
             if queue.closed {
@@ -242,11 +268,29 @@ impl Schedule {
     pub(crate) fn worker_failed(&self) -> VecDeque<Job> {
         let mut queue = self.queue.lock();
         queue.workers -= 1;
+        queue.threads -= 1;
         if queue.workers > 0 {
             return VecDeque::new();
         }
-        self.waiting.store(0, Relaxed);
+        self.waiting.store(queue.callers, Relaxed);
         std::mem::take(&mut queue.jobs)
+    }
+
+    /// A worker's thread is about to end.
+    pub(crate) fn thread_ended(&self) {
+        self.queue.lock().threads -= 1;
+        self.ended.notify_all();
+    }
+
+    /// Waits until no worker's thread is left, and tells whether it came to that.
+    pub(crate) fn wait_for_threads(&self, until: Instant) -> bool {
+        let mut queue = self.queue.lock();
+        while queue.threads > 0 {
+            if self.ended.wait_until(&mut queue, until).timed_out() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes nothing new; what waits is still run, and then the workers end.
@@ -257,98 +301,41 @@ impl Schedule {
 }
 
 /// The right to run now; given back when dropped.
-pub(crate) struct Turn<'a> {
-    _permit: Option<MutexGuard<'a, ()>>,
-}
+pub(crate) struct Turn<'a>(Option<(SemaphorePermit<'a>, &'a AtomicUsize)>);
 
-/// Stops requests whose deadline passes while they wait or run. One thread, started with the first deadline.
-#[derive(Default)]
-pub(crate) struct Watch(Arc<Watched>);
-
-#[derive(Default)]
-struct Watched {
-    state: Mutex<Deadlines>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Deadlines {
-    tickets: std::collections::BTreeMap<(Instant, u64), Weak<Ticket>>,
-    next: u64,
-    running: bool,
-    ended: bool,
-}
-
-impl Watch {
-    /// Stops and answers the request at its deadline, as long as what this returns is kept.
-    pub(crate) fn add(&self, ticket: &Arc<Ticket>) -> Option<Watching> {
-        let deadline = ticket.deadline?;
-        let mut state = self.0.state.lock();
-        state.next += 1;
-        let key = (deadline, state.next);
-        state.tickets.insert(key, Arc::downgrade(ticket));
-        if !state.running {
-            let watched = self.0.clone();
-            state.running = std::thread::Builder::new().name("nnrp-deadlines".into()).spawn(move || watched.run()).is_ok();
-        } else if state.tickets.first_key_value().is_some_and(|(first, _)| *first == key) {
-            self.0.wake.notify_one();
-        }
-        Some(Watching { watched: self.0.clone(), key })
-    }
-}
-
-/// A deadline that is watched; forgotten when dropped, so that answered requests leave nothing behind.
-pub(crate) struct Watching {
-    watched: Arc<Watched>,
-    key: (Instant, u64),
-}
-
-impl Drop for Watching {
+impl Drop for Turn<'_> {
+    #[inline]
     fn drop(&mut self) {
-        self.watched.state.lock().tickets.remove(&self.key);
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.0.state.lock().ended = true;
-        self.0.wake.notify_one();
-    }
-}
-
-impl Watched {
-    fn run(&self) {
-        let mut state = self.state.lock();
-        while !state.ended {
-            let Some(first) = state.tickets.first_key_value().map(|((deadline, _), _)| *deadline) else {
-                self.wake.wait(&mut state);
-                continue;
-            };
-            if first > Instant::now() {
-                self.wake.wait_until(&mut state, first);
-                continue;
-            }
-            let Some((_, ticket)) = state.tickets.pop_first() else { continue };
-            if let Some(ticket) = ticket.upgrade() {
-                MutexGuard::unlocked(&mut state, || {
-                    // The answer first: an interrupted run may end well, and then it is too late.
-                    ticket.answer(Err(stopped(Cause::Deadline)));
-                    ticket.stop.raise(Cause::Deadline);
-                });
-            }
+        if let Some((_permit, runner)) = &self.0 {
+            runner.store(0, Relaxed);
         }
     }
+}
+
+/// The error of a session that takes one call at a time and asks itself within a run.
+#[cold]
+pub(crate) fn called_itself() -> NnrpError {
+    NnrpError::new(Reason::WrongState, "the session takes one call at a time, and it called itself within a run: it would wait for ever")
+}
+
+/// A number that no other living thread has; never 0.
+#[inline]
+fn thread_number() -> usize {
+    thread_local! { static HERE: u8 = const { 0 }; }
+    HERE.with(|here| std::ptr::from_ref(here).addr())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stop::Cause;
+    use crate::validate::Prepared;
     use smallvec::SmallVec;
 
     fn job() -> Job {
-        let (ticket, _) = Ticket::new(Arc::default(), None);
-        let prepared = Prepared { inputs: SmallVec::new(), outputs: SmallVec::new(), byte_size: 0, id: None, arrived: Instant::now() };
-        Job { prepared, ticket }
+        let ticket = Ticket::new(Arc::default(), None);
+        let prepared = Prepared { inputs: SmallVec::new(), outputs: SmallVec::new(), byte_size: 0, id: None, parameters: Vec::new(), arrived: Instant::now() };
+        Job { prepared, ticket, sink: None }
     }
 
     fn limits(queue_capacity: usize) -> Limits {
@@ -385,8 +372,8 @@ mod tests {
         let turn = schedule.try_inline(0);
         assert!(turn.is_some());
         assert!(schedule.try_inline(0).is_none());
-        let refused = schedule.wait_turn(|| Some(stopped(Cause::Deadline))).err().unwrap();
-        assert!(refused.is(Reason::Deadline));
+        let late = Ticket::new(Arc::default(), Some(Instant::now()));
+        assert!(schedule.wait_turn(&late, &Clock::default()).err().unwrap().is(Reason::Deadline));
         drop(turn);
         assert!(schedule.try_inline(0).is_some());
     }
@@ -409,15 +396,5 @@ mod tests {
         assert_eq!(schedule.worker_failed().len(), 2);
         assert_eq!(schedule.waiting(), 0);
         assert_eq!(schedule.submit(job()).unwrap(), Submitted::NeedsWorker);
-    }
-
-    #[test]
-    fn a_deadline_is_forgotten_once_its_request_is_answered() {
-        let watch = Watch::default();
-        for _ in 0..1000 {
-            let (ticket, _) = Ticket::new(Arc::default(), Some(Instant::now() + Duration::from_secs(3600)));
-            drop(watch.add(&ticket));
-        }
-        assert!(watch.0.state.lock().tickets.is_empty());
     }
 }

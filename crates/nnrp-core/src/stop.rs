@@ -2,6 +2,7 @@
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 /// Why a request was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,12 @@ pub enum Cause {
     /// Its deadline passed.
     Deadline = 2,
 }
+
+/// Whether who waits for an answer wants to wait no longer.
+pub type Look<'a> = &'a mut (dyn FnMut() -> bool + Send);
+
+/// How often it is asked.
+pub const LOOK: Duration = Duration::from_millis(100);
 
 type Interrupt = Arc<dyn Fn() + Send + Sync>;
 
@@ -42,17 +49,30 @@ impl Stop {
         }
     }
 
-    /// Runs `work`, calling `interrupt` from another thread if the flag is raised meanwhile or was before.
+    /// Calls `interrupt`, once the flag is raised or at once if it was, unless work goes on then that has an interrupt of its own.
+    pub fn hear(&self, interrupt: impl Fn() + Send + Sync + 'static) {
+        let interrupt: Interrupt = Arc::new(interrupt);
+        *self.interrupt.lock() = Some(interrupt.clone());
+        if self.cause().is_some() {
+            interrupt();
+        }
+    }
+
+    /// Runs `work`, calling `interrupt` from another thread if the flag is raised meanwhile or was before. Within such work the innermost interrupt is
+    /// called first, and the others as the inner work ends.
     pub fn during<T>(&self, interrupt: impl Fn() + Send + Sync + 'static, work: impl FnOnce() -> T) -> T {
-        struct Clear<'a>(&'a Stop);
-        impl Drop for Clear<'_> {
+        struct Restore<'a>(&'a Stop, Option<Interrupt>);
+        impl Drop for Restore<'_> {
             fn drop(&mut self) {
-                self.0.interrupt.lock().take();
+                let outer = self.1.take();
+                self.0.interrupt.lock().clone_from(&outer);
+                if let (Some(outer), Some(_)) = (outer, self.0.cause()) {
+                    outer();
+                }
             }
         }
         let interrupt: Interrupt = Arc::new(interrupt);
-        *self.interrupt.lock() = Some(interrupt.clone());
-        let _clear = Clear(self);
+        let _restore = Restore(self, self.interrupt.lock().replace(interrupt.clone()));
         if self.cause().is_some() {
             interrupt();
         }
@@ -81,6 +101,21 @@ mod tests {
         );
         assert_eq!(stop.cause(), Some(Cause::Deadline));
         assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_stop_within_inner_work_reaches_the_outer_once_the_inner_has_ended() {
+        let stop = Stop::default();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hear = |name: &'static str| {
+            let heard = heard.clone();
+            move || heard.lock().push(name)
+        };
+        stop.during(hear("outer"), || {
+            stop.during(hear("first"), || ());
+            stop.during(hear("inner"), || stop.raise(Cause::Cancelled));
+            assert_eq!(*heard.lock(), ["inner", "outer"]);
+        });
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Everything that is checked before a runtime sees a request (spec §7.1): runtimes do not protect their callers.
 use crate::error::{NnrpError, Reason, Result, excerpt};
-use crate::message::Inputs;
+use crate::message::{Inputs, Parameters};
 use crate::model::{Signature, TensorSpec};
+use crate::overrides::Range;
+use crate::runtime::Control;
+use crate::symbols::Ties;
 use crate::tensor::{AlignedBuf, Data, Datatype, Tensor, bytes_elements, element_count};
 use smallvec::SmallVec;
 use std::borrow::Cow;
@@ -17,16 +20,27 @@ pub(crate) struct Prepared<'d> {
     pub(crate) byte_size: usize,
     /// The request's id.
     pub(crate) id: Option<Box<str>>,
+    /// The request's parameters that are the model's own.
+    pub(crate) parameters: Parameters,
     /// When it came.
     pub(crate) arrived: Instant,
 }
 
-/// Puts the inputs in the signature's order and checks each: presence, datatype, rank, dimensions, byte size, elements, alignment.
+impl Prepared<'_> {
+    /// What goes along with its run, the request's own words among it.
+    #[inline]
+    pub(crate) fn told<'a>(&'a self, control: Control<'a>) -> Control<'a> {
+        Control { id: self.id.as_deref(), parameters: &self.parameters, ..control }
+    }
+}
+
+/// Puts the inputs in the signature's order and checks each: presence, datatype, rank, dimensions, equal symbols, byte size, elements,
+/// alignment.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` with the reason, the input's name, what was expected and what was got.
 pub(crate) fn prepare<'d>(
-    signature: &Signature,
+    (signature, ties): (&Signature, &Ties),
     inputs: Inputs<'_, 'd>,
     outputs: &[Cow<'_, str>],
     id: Option<Box<str>>,
@@ -42,13 +56,15 @@ pub(crate) fn prepare<'d>(
             return Err(NnrpError::new(Reason::DuplicateInput, format!("input '{}' is given twice", spec.name)).with("input", &*spec.name));
         }
         byte_size += input.tensor.bytes().len();
-        *slot = Some(check(spec, input.tensor)?);
+        check("input", spec, &input.tensor)?;
+        *slot = Some(align(input.tensor));
     }
     if let Some((spec, _)) = signature.inputs.iter().zip(&slots).find(|(spec, slot)| slot.is_none() && !spec.optional) {
         let message = format!("input '{}' is missing: expected {} {:?}", spec.name, spec.datatype.name(), spec.wire_shape().as_slice());
         return Err(NnrpError::new(Reason::MissingInput, message).with("input", &*spec.name));
     }
-    Ok(Prepared { inputs: slots, outputs: wanted(signature, outputs)?, byte_size, id, arrived })
+    ties.check(signature, &slots)?;
+    Ok(Prepared { inputs: slots, outputs: wanted(signature, outputs)?, byte_size, id, parameters: Parameters::new(), arrived })
 }
 
 fn find(specs: &[TensorSpec], name: &str) -> Option<usize> {
@@ -80,79 +96,105 @@ fn wanted(signature: &Signature, names: &[Cow<'_, str>]) -> Result<SmallVec<[usi
     Ok(indices)
 }
 
-fn check<'d>(spec: &TensorSpec, tensor: Tensor<'d>) -> Result<Tensor<'d>> {
+/// Checks what a runtime gave for an output, as an input is checked.
+///
+/// # Errors
+/// `RUN_FAILED`, naming the runtime, the output, what was expected and what was got.
+pub fn check_output(runtime: &str, spec: &TensorSpec, tensor: &Tensor<'_>) -> Result<()> {
+    check("output", spec, tensor).map_err(|error| wrong_output(runtime, &error))
+}
+
+/// The error of a runtime that gave an output which is wrong in that way.
+#[cold]
+pub fn wrong_output(runtime: &str, error: &NnrpError) -> NnrpError {
+    let told = NnrpError::new(Reason::RunFailed, format!("runtime {runtime}: {}", error.message())).with("runtime", runtime);
+    error.details().iter().fold(told, |told, (key, value)| told.with(key, value.clone()))
+}
+
+fn check(what: &'static str, spec: &TensorSpec, tensor: &Tensor<'_>) -> Result<()> {
     if tensor.datatype != spec.datatype {
         let (expected, got) = (spec.datatype.name(), tensor.datatype.name());
-        let message = format!("input '{}': expected datatype {expected}, got {got}", spec.name);
-        return Err(NnrpError::new(Reason::DatatypeMismatch, message).with("input", &*spec.name).with("expected", expected).with("got", got));
+        let message = format!("{what} '{}': expected datatype {expected}, got {got}", spec.name);
+        return Err(NnrpError::new(Reason::DatatypeMismatch, message).with(what, &*spec.name).with("expected", expected).with("got", got));
     }
     let Some(count) = element_count(&tensor.shape) else {
-        let message = format!("input '{}': shape {:?} has a negative dimension or too many elements", spec.name, tensor.shape.as_slice());
-        return Err(NnrpError::new(Reason::InvalidShape, message).with("input", &*spec.name).with("got", tensor.shape.as_slice()));
+        let message = format!("{what} '{}': shape {:?} has a negative dimension or too many elements", spec.name, tensor.shape.as_slice());
+        return Err(NnrpError::new(Reason::InvalidShape, message).with(what, &*spec.name).with("got", tensor.shape.as_slice()));
     };
     if let Some(expected) = &spec.shape {
         let fits = expected.len() == tensor.shape.len() && expected.iter().zip(&tensor.shape).all(|(want, got)| *want == -1 || want == got);
         if !fits {
-            let message = format!("input '{}': expected shape {:?}, got {:?}", spec.name, expected.as_slice(), tensor.shape.as_slice());
-            let error = NnrpError::new(Reason::ShapeMismatch, message).with("input", &*spec.name);
+            let message = format!("{what} '{}': expected shape {:?}, got {:?}", spec.name, expected.as_slice(), tensor.shape.as_slice());
+            let error = NnrpError::new(Reason::ShapeMismatch, message).with(what, &*spec.name);
             return Err(error.with("expected", expected.as_slice()).with("got", tensor.shape.as_slice()));
         }
     }
-    check_elements(spec, &tensor, count)?;
-    Ok(align(tensor))
+    if !spec.ranges.is_empty() {
+        check_ranges(what, spec, tensor)?;
+    }
+    check_elements(what, spec, tensor, count)
 }
 
-fn check_elements(spec: &TensorSpec, tensor: &Tensor<'_>, count: usize) -> Result<()> {
+fn check_ranges(what: &'static str, spec: &TensorSpec, tensor: &Tensor<'_>) -> Result<()> {
+    let outside = |(range, size): (&Option<Range>, &i64)| range.filter(|range| *size < range.min || *size > range.max);
+    let Some((axis, range)) = spec.ranges.iter().zip(&tensor.shape).enumerate().find_map(|(axis, pair)| Some((axis, outside(pair)?))) else { return Ok(()) };
+    let (expected, got) = (range.to_string(), tensor.shape[axis]);
+    let message = format!("{what} '{}': dimension {axis}: expected {expected}, got {got}", spec.name);
+    let error = NnrpError::new(Reason::ShapeMismatch, message).with(what, &*spec.name).with("axis", axis);
+    Err(error.with("expected", expected).with("got", got))
+}
+
+fn check_elements(what: &'static str, spec: &TensorSpec, tensor: &Tensor<'_>, count: usize) -> Result<()> {
     let bytes = tensor.bytes();
     match tensor.datatype {
-        Datatype::Bytes => check_bytes_elements(spec, bytes, count),
+        Datatype::Bytes => check_bytes_elements(what, spec, bytes, count),
         datatype => {
             if datatype.byte_size(count) != Some(bytes.len()) {
                 let expected = datatype.byte_size(count).unwrap_or(usize::MAX);
                 let message =
-                    format!("input '{}': shape {:?} of {} takes {expected} bytes, got {}", spec.name, tensor.shape.as_slice(), datatype.name(), bytes.len());
-                let error = NnrpError::new(Reason::ByteSizeMismatch, message).with("input", &*spec.name);
+                    format!("{what} '{}': shape {:?} of {} takes {expected} bytes, got {}", spec.name, tensor.shape.as_slice(), datatype.name(), bytes.len());
+                let error = NnrpError::new(Reason::ByteSizeMismatch, message).with(what, &*spec.name);
                 return Err(error.with("expected", expected).with("got", bytes.len()));
             }
-            check_padding(spec, datatype, bytes, count)?;
-            check_bool(spec, datatype, bytes)
+            check_padding(what, spec, datatype, bytes, count)?;
+            check_bool(what, spec, datatype, bytes)
         }
     }
 }
 
 /// Two four-bit elements share a byte; the half that an odd count leaves over is zero (spec §3.5).
-fn check_padding(spec: &TensorSpec, datatype: Datatype, bytes: &[u8], count: usize) -> Result<()> {
+fn check_padding(what: &'static str, spec: &TensorSpec, datatype: Datatype, bytes: &[u8], count: usize) -> Result<()> {
     let half_used = datatype.bits() == 4 && !count.is_multiple_of(2);
     match bytes.last() {
         Some(last) if half_used && last >> 4 != 0 => {
-            let message = format!("input '{}': expected the unused half of the last byte of {} to be zero, got {}", spec.name, datatype.name(), last >> 4);
-            Err(NnrpError::new(Reason::ValueOutOfRange, message).with("input", &*spec.name))
+            let message = format!("{what} '{}': expected the unused half of the last byte of {} to be zero, got {}", spec.name, datatype.name(), last >> 4);
+            Err(NnrpError::new(Reason::ValueOutOfRange, message).with(what, &*spec.name))
         }
         _ => Ok(()),
     }
 }
 
-fn check_bool(spec: &TensorSpec, datatype: Datatype, bytes: &[u8]) -> Result<()> {
+fn check_bool(what: &'static str, spec: &TensorSpec, datatype: Datatype, bytes: &[u8]) -> Result<()> {
     if datatype != Datatype::Bool {
         return Ok(());
     }
     let Some((index, got)) = bytes.iter().enumerate().find(|(_, byte)| **byte > 1) else { return Ok(()) };
-    let message = format!("input '{}': element {index} of BOOL: expected 0 or 1, got {got}", spec.name);
-    Err(NnrpError::new(Reason::ValueOutOfRange, message).with("input", &*spec.name).with("index", index))
+    let message = format!("{what} '{}': element {index} of BOOL: expected 0 or 1, got {got}", spec.name);
+    Err(NnrpError::new(Reason::ValueOutOfRange, message).with(what, &*spec.name).with("index", index))
 }
 
-fn check_bytes_elements(spec: &TensorSpec, bytes: &[u8], count: usize) -> Result<()> {
+fn check_bytes_elements(what: &'static str, spec: &TensorSpec, bytes: &[u8], count: usize) -> Result<()> {
     let mut found = 0;
     for element in bytes_elements(bytes) {
         if element.is_none() {
-            let message = format!("input '{}': the length of BYTES element {found} runs past the end of its {} bytes", spec.name, bytes.len());
-            return Err(NnrpError::new(Reason::ByteSizeMismatch, message).with("input", &*spec.name).with("index", found));
+            let message = format!("{what} '{}': the length of BYTES element {found} runs past the end of its {} bytes", spec.name, bytes.len());
+            return Err(NnrpError::new(Reason::ByteSizeMismatch, message).with(what, &*spec.name).with("index", found));
         }
         found += 1;
     }
     if found != count {
-        let message = format!("input '{}': expected {count} BYTES elements, got {found}", spec.name);
-        return Err(NnrpError::new(Reason::ByteSizeMismatch, message).with("input", &*spec.name).with("expected", count).with("got", found));
+        let message = format!("{what} '{}': expected {count} BYTES elements, got {found}", spec.name);
+        return Err(NnrpError::new(Reason::ByteSizeMismatch, message).with(what, &*spec.name).with("expected", count).with("got", found));
     }
     Ok(())
 }
@@ -170,16 +212,17 @@ fn align(tensor: Tensor<'_>) -> Tensor<'_> {
 mod tests {
     use super::*;
     use crate::message::Input;
+    use crate::model::Symbols;
     use crate::tensor::{Shape, push_bytes_element};
     use bytes::Bytes;
     use smallvec::smallvec;
 
     fn check_all<'d>(signature: &Signature, inputs: Inputs<'_, 'd>, outputs: &[Cow<'_, str>]) -> Result<Prepared<'d>> {
-        prepare(signature, inputs, outputs, None, Instant::now())
+        prepare((signature, &Ties::of(signature, Symbols::Equal)), inputs, outputs, None, Instant::now())
     }
 
     fn spec(name: &str, datatype: Datatype, shape: &[i64]) -> TensorSpec {
-        TensorSpec { name: name.into(), datatype, shape: Some(Shape::from_slice(shape)), symbols: vec![], optional: false }
+        TensorSpec { name: name.into(), datatype, shape: Some(Shape::from_slice(shape)), symbols: vec![], ranges: vec![], optional: false }
     }
 
     fn signature() -> Signature {

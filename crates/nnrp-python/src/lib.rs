@@ -1,13 +1,19 @@
 //! The Python form: five classes over the one engine. The package `nnrp` dresses them: names, defaults, docstrings, and what needs no speed.
+mod alive;
 mod engine;
 mod error;
 mod model;
+mod own;
 mod remote;
+mod runtime;
+mod signals;
+mod stream;
 mod task;
 mod tensor;
 mod view;
 
 use error::OrRaise;
+use nnrp_runtimes::Schema;
 use pyo3::prelude::*;
 use std::path::PathBuf;
 
@@ -15,15 +21,21 @@ use std::path::PathBuf;
 #[pymodule]
 mod _nnrp {
     #[pymodule_export]
+    use super::alive::wait_for_threads;
+    #[pymodule_export]
     use super::engine::Engine;
     #[pymodule_export]
-    use super::inspect;
-    #[pymodule_export]
     use super::model::Model;
+    #[pymodule_export]
+    use super::own::forked;
     #[pymodule_export]
     use super::remote::{Client, Server};
     #[pymodule_export]
     use super::tensor::Tensor;
+    #[pymodule_export]
+    use super::{check_options, format, inspect, own_runtime};
+    #[pymodule_export]
+    const OWN_RUNTIMES: [(&str, &str); nnrp_runtimes::OWN_RUNTIMES.len()] = nnrp_runtimes::OWN_RUNTIMES;
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");
 }
@@ -32,4 +44,22 @@ mod _nnrp {
 #[pyfunction]
 fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<String> {
     py.detach(|| nnrp_runtimes::inspect(&path)).map(|told| told.to_string()).or_raise(py)
+}
+
+/// The format of a model's file or folder.
+#[pyfunction]
+fn format(py: Python<'_>, path: PathBuf) -> PyResult<&'static str> {
+    py.detach(|| nnrp_runtimes::format(&path)).or_raise(py)
+}
+
+/// The runtime that is asked first for a file.
+#[pyfunction]
+fn own_runtime(py: Python<'_>, path: PathBuf) -> Option<&'static str> {
+    py.detach(|| nnrp_runtimes::own_runtime(&path))
+}
+
+/// Refuses options that do not fit a runtime's JSON Schema.
+#[pyfunction]
+fn check_options(py: Python<'_>, runtime: &str, schema: &str, options: &str) -> PyResult<()> {
+    Schema::check_texts(runtime, schema, options).or_raise(py)
 }

@@ -1,26 +1,35 @@
 //! One model, in this process or behind a server: the same class.
 use crate::engine::Engine;
 use crate::error::{OrRaise, raise, refuse};
+use crate::own::Own;
 use crate::remote::Client;
+use crate::signals;
+use crate::stream;
 use crate::task;
 use crate::tensor::present;
 use crate::view::{array, view};
-use nnrp_core::model::Name;
-use nnrp_core::{Concurrency, Datatype, Input, Inputs, Loaded, Parameter, Reason, Request, Response, Result};
+use nnrp_core::error::excerpt;
+use nnrp_core::model::{Name, TensorSpec};
+use nnrp_core::{Concurrency, Datatype, Engine as Core, Input, Inputs, Loaded, Parameter, Reason, Request, Response, Result, Threads};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 /// A session whose runs take less on average keeps the interpreter: with another Python thread busy, getting it back takes milliseconds
 /// (measured: p90 4 µs kept, 5.3 ms given away), and a run this short holds nobody up.
 const KEEP: Duration = Duration::from_micros(50);
+/// A run on Python's main thread that is expected to take longer is another thread's, so that signals are heard meanwhile; the way there and back costs 0.1 ms.
+const LONG: Duration = Duration::from_millis(5);
 /// Larger inputs than this give the interpreter away in any case.
 const KEEP_BYTES: usize = 64 << 10;
 
 enum Home {
-    Here(Arc<nnrp_core::Engine>, Arc<Loaded>),
+    /// The version is the engine's to keep: unloaded, it is freed.
+    Here(Arc<Core>, Weak<Loaded>),
+    /// As `Here`, and Python runs it: with the interpreter kept, since it is needed there and given away where one has to wait.
+    HerePython(Arc<Core>, Weak<Loaded>),
     There(Arc<nnrp_wire::Client>),
 }
 
@@ -33,7 +42,7 @@ struct Port {
 
 #[pyclass(frozen, subclass, weakref, module = "nnrp._nnrp")]
 pub(crate) struct Model {
-    home: Home,
+    home: Own<Home>,
     #[pyo3(get)]
     name: String,
     #[pyo3(get)]
@@ -49,21 +58,35 @@ impl Model {
     #[new]
     fn new(home: &Bound<'_, PyAny>, name: &str, version: &str, inputs: Specs, outputs: Specs) -> PyResult<Self> {
         let py = home.py();
-        let home = match home.cast::<Engine>() {
-            Ok(engine) => Home::Here(engine.get().0.clone(), engine.get().0.model(name, version).or_raise(py)?),
-            Err(_) => Home::There(home.cast::<Client>()?.get().0.clone()),
-        };
-        let port = |(name, datatype): (String, String)| {
-            Ok(Port { datatype: Datatype::parse(&datatype, &name).or_raise(py)?, name: PyString::intern(py, &name).unbind(), text: name.into() })
-        };
-        let ports = |specs: Specs| specs.into_iter().map(port).collect::<PyResult<Vec<Port>>>();
+        let port = |name: Name, datatype| Port { name: PyString::intern(py, &name).unbind(), text: name, datatype };
+        if let Ok(engine) = home.cast::<Engine>() {
+            let engine = engine.get().0.get(py)?;
+            let loaded = engine.model(name, version).or_raise(py)?;
+            let ports = |specs: &[TensorSpec]| specs.iter().map(|spec| port(spec.name.clone(), spec.datatype)).collect();
+            let (inputs, outputs) = (ports(&loaded.signature().inputs), ports(&loaded.signature().outputs));
+            let info = loaded.session.info();
+            let home = Own::new(match info.threads {
+                // What another process runs needs no interpreter here.
+                Threads::Own if info.settings.contains_key("isolation") => Home::Here(engine.clone(), Arc::downgrade(&loaded)),
+                Threads::Any => Home::Here(engine.clone(), Arc::downgrade(&loaded)),
+                Threads::Own => Home::HerePython(engine.clone(), Arc::downgrade(&loaded)),
+            });
+            return Ok(Model { home, name: name.into(), version: loaded.version.to_string(), inputs, outputs });
+        }
+        let home = Own::new(Home::There(home.cast::<Client>()?.get().0.get(py)?.clone()));
+        let told = |(name, datatype): (String, String)| Ok(port(name.as_str().into(), Datatype::parse(&datatype, &name).or_raise(py)?));
+        let ports = |specs: Specs| specs.into_iter().map(told).collect::<PyResult<Vec<Port>>>();
         Ok(Model { home, name: name.into(), version: version.into(), inputs: ports(inputs)?, outputs: ports(outputs)? })
     }
 
     #[pyo3(signature = (*args, **kwargs))]
     fn __call__<'py>(&self, py: Python<'py>, args: &Bound<'py, PyTuple>, kwargs: Option<&Bound<'py, PyDict>>) -> PyResult<Bound<'py, PyDict>> {
-        if let (Home::Here(engine, loaded), None, Some(inputs)) = (&self.home, kwargs, self.arrays(args)) {
-            return self.run(py, engine, loaded, self.request(inputs));
+        if let (Home::Here(engine, loaded), None, Some(inputs)) = (self.home.get(py)?, kwargs, self.arrays(args)) {
+            let request = self.request(inputs);
+            let pace = pace(py, loaded, &request);
+            if pace != Pace::Long {
+                return self.present(py, infer(py, engine, pace, request), None);
+            }
         }
         let mut inputs = Inputs::new();
         if args.len() > self.inputs.len() {
@@ -91,27 +114,60 @@ impl Model {
         deliver: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let (py, model) = (slf.py(), slf.get());
-        let deadline = timeout.map(|seconds| {
-            let instant = Duration::try_from_secs_f64(seconds).ok().and_then(|length| Instant::now().checked_add(length));
-            instant.ok_or_else(|| refuse(py, Reason::InvalidParameter, format!("timeout: expected seconds from 0, got {seconds}")))
-        });
-        let mut inputs = Inputs::new();
-        model.read(inputs_by_name, &mut inputs)?;
-        let outputs = outputs.into_iter().flatten().map(Cow::Owned).collect();
-        let parameters = parameters.into_iter().map(parameter).collect::<PyResult<_>>()?;
-        let id = id.map(String::into_boxed_str);
-        let request = Request { outputs, parameters, deadline: deadline.transpose()?, id: id.clone(), ..model.request(inputs) };
+        let request = model.ask(inputs_by_name, outputs, timeout, id, parameters)?;
         let Some(deliver) = deliver else { return model.answer(py, request).map(Bound::into_any) };
-        let pending: task::Pending = match &model.home {
-            Home::Here(engine, loaded) if keeps_interpreter(loaded, &request) => Box::pin(engine.infer_async(request)),
-            Home::Here(engine, _) => Box::pin(py.detach(|| engine.infer_async(request))),
-            Home::There(client) => Box::pin(py.detach(|| client.infer_async(request))),
+        let id = request.id.clone();
+        let pending: task::Pending = match model.home.get(py)? {
+            Home::Here(engine, loaded) if pace(py, loaded, &request) == Pace::Quick => task::one(engine.infer_async(request)),
+            Home::Here(engine, _) => task::one(py.detach(|| engine.infer_async(request))),
+            Home::HerePython(engine, _) => task::one(engine.infer_async(request)),
+            Home::There(client) => task::one(py.detach(|| client.infer_async(request))),
         };
         task::start(slf, pending, id, deliver)
+    }
+
+    /// Begins a stream of answers, and gives what [`stream::puller`] says.
+    fn _stream<'py>(
+        slf: &Bound<'py, Self>,
+        inputs_by_name: &Bound<'py, PyDict>,
+        outputs: Option<Vec<String>>,
+        timeout: Option<f64>,
+        id: Option<String>,
+        parameters: Vec<(String, Bound<'py, PyAny>)>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (py, model) = (slf.py(), slf.get());
+        let request = model.ask(inputs_by_name, outputs, timeout, id, parameters)?;
+        let id = request.id.clone();
+        let answers = match model.home.get(py)? {
+            Home::Here(engine, _) | Home::HerePython(engine, _) => py.detach(|| engine.stream(request)),
+            Home::There(client) => py.detach(|| client.stream(request)),
+        };
+        stream::puller(slf, answers.map_err(|error| raise(py, &error, id.as_deref()))?, id)
     }
 }
 
 impl Model {
+    fn ask<'m>(
+        &'m self,
+        inputs_by_name: &Bound<'_, PyDict>,
+        outputs: Option<Vec<String>>,
+        timeout: Option<f64>,
+        id: Option<String>,
+        parameters: Vec<(String, Bound<'_, PyAny>)>,
+    ) -> PyResult<Request<'m, 'static>> {
+        let deadline = timeout.map(|seconds| {
+            let instant = Duration::try_from_secs_f64(seconds).ok().and_then(|length| Instant::now().checked_add(length));
+            let wrong = || format!("timeout: expected seconds from 0, got {seconds}");
+            instant.ok_or_else(|| refuse(inputs_by_name.py(), Reason::InvalidParameter, wrong()))
+        });
+        let mut inputs = Inputs::new();
+        self.read(inputs_by_name, &mut inputs)?;
+        let outputs = outputs.into_iter().flatten().map(Cow::Owned).collect();
+        let parameters = parameters.into_iter().map(parameter).collect::<PyResult<_>>()?;
+        let id = id.map(String::into_boxed_str);
+        Ok(Request { outputs, parameters, deadline: deadline.transpose()?, id, ..self.request(inputs) })
+    }
+
     /// Named values, read where they lie; None leaves an input out.
     fn read<'m>(&'m self, named: &Bound<'_, PyDict>, inputs: &mut Inputs<'m, 'static>) -> PyResult<()> {
         for (key, value) in named.iter().filter(|(_, value)| !value.is_none()) {
@@ -143,20 +199,27 @@ impl Model {
     }
 
     fn answer<'py>(&self, py: Python<'py>, request: Request<'_, 'static>) -> PyResult<Bound<'py, PyDict>> {
-        match &self.home {
-            Home::Here(engine, loaded) => self.run(py, engine, loaded, request),
-            Home::There(client) => {
-                let id = request.id.clone();
-                self.present(py, py.detach(|| client.infer(request)), id.as_deref())
+        let id = request.id.clone();
+        let result = match self.home.get(py)? {
+            Home::Here(engine, loaded) => match pace(py, loaded, &request) {
+                Pace::Long => signals::during(py, |look| engine.infer_async(request).wait(look))?,
+                pace => infer(py, engine, pace, request),
+            },
+            Home::HerePython(engine, loaded) => {
+                // Python cannot be interrupted, so that who wants an answer in time lets another thread run it.
+                let timed = request.deadline.is_some() || !request.parameters.is_empty();
+                let taken = || loaded.upgrade().is_some_and(|loaded| loaded.schedule.is_taken()) && signals::are_heard_here(py);
+                let away = timed || taken();
+                if away { signals::during(py, |look| engine.infer_async(request).wait(look))? } else { engine.infer(request) }
             }
-        }
+            Home::There(client) => signals::during(py, |look| client.infer_looking(request, look))?,
+        };
+        self.present(py, result, id.as_deref())
     }
 
-    #[inline]
-    fn run<'py>(&self, py: Python<'py>, engine: &nnrp_core::Engine, loaded: &Loaded, request: Request<'_, '_>) -> PyResult<Bound<'py, PyDict>> {
-        let (keep, id) = (keeps_interpreter(loaded, &request), request.id.clone());
-        let result = if keep { engine.infer(request) } else { py.detach(|| engine.infer(request)) };
-        self.present(py, result, id.as_deref())
+    /// As `present`; None where there is no more.
+    pub(crate) fn present_next<'py>(&self, py: Python<'py>, next: task::Next, id: Option<&str>) -> PyResult<Bound<'py, PyAny>> {
+        next.map_or_else(|| Ok(py.None().into_bound(py)), |result| self.present(py, result, id).map(Bound::into_any))
     }
 
     /// The outputs as a dict, or the error as an exception.
@@ -165,7 +228,7 @@ impl Model {
         let (response, answer) = (result.map_err(|error| raise(py, &error, id))?, PyDict::new(py));
         for (index, output) in response.outputs.iter().enumerate() {
             let same = |port: &&Port| port.text == output.name;
-            let value = present(py, &output.tensor)?;
+            let value = present(py, &output.tensor, true)?;
             match self.outputs.get(index).filter(same).or_else(|| self.outputs.iter().find(same)) {
                 Some(port) => answer.set_item(&port.name, value)?,
                 None => answer.set_item(&*output.name, value)?,
@@ -175,19 +238,45 @@ impl Model {
     }
 }
 
-/// Whether a run is short enough to keep the interpreter meanwhile, and sure not to wait for a thread that may want it.
 #[inline]
-fn keeps_interpreter(loaded: &Loaded, request: &Request<'_, '_>) -> bool {
-    let mean = loaded.schedule.mean();
-    !mean.is_zero()
-        && mean < KEEP
-        && request.deadline.is_none()
-        && request.inputs.iter().map(|input| input.tensor.bytes().len()).sum::<usize>() <= KEEP_BYTES
-        && loaded.session.info().concurrency == Concurrency::Shared
+fn infer(py: Python<'_>, engine: &Core, pace: Pace, request: Request<'_, '_>) -> Result<Response> {
+    if pace == Pace::Quick { engine.infer(request) } else { py.detach(|| engine.infer(request)) }
+}
+
+/// How a run goes on.
+#[derive(Clone, Copy, PartialEq)]
+enum Pace {
+    /// Short enough to keep the interpreter meanwhile, and sure not to wait for a thread that may want it.
+    Quick,
+    /// With the interpreter given away.
+    Steady,
+    /// So long, or for all that is known so long, that Python's main thread must look for signals meanwhile.
+    Long,
+}
+
+#[inline]
+fn pace(py: Python<'_>, loaded: &Weak<Loaded>, request: &Request<'_, '_>) -> Pace {
+    let Some(loaded) = loaded.upgrade() else { return Pace::Steady };
+    let (schedule, mean) = (&loaded.schedule, loaded.schedule.expected(0));
+    let byte_size = request.inputs.iter().map(|input| input.tensor.bytes().len()).sum::<usize>();
+    let plain = request.deadline.is_none() && request.parameters.is_empty();
+    // Anybody's code, in a process of its own: how long it took says little of how long it takes.
+    let unsure = loaded.session.info().threads == Threads::Own;
+    if !unsure && !mean.is_zero() && mean < KEEP && plain && byte_size <= KEEP_BYTES && loaded.session.info().concurrency == Concurrency::Shared {
+        return Pace::Quick;
+    }
+    let long = unsure || mean.is_zero() || schedule.expected(byte_size) >= LONG || schedule.is_taken();
+    if long && signals::are_heard_here(py) { Pace::Long } else { Pace::Steady }
 }
 
 fn parameter((name, value): (String, Bound<'_, PyAny>)) -> PyResult<(String, Parameter)> {
     let number = || value.extract().map(Parameter::Int).or_else(|_| value.extract().map(Parameter::Uint)).or_else(|_| value.extract().map(Parameter::Double));
     let parsed = value.extract().map(Parameter::Bool).or_else(|_| number()).or_else(|_| value.extract().map(Parameter::String));
-    parsed.map(|value| (name, value))
+    match parsed {
+        Ok(value) => Ok((name, value)),
+        Err(_) => {
+            let message = format!("parameter '{}': expected a boolean, a number or a text, got {}", excerpt(&name), value.get_type().name()?);
+            Err(refuse(value.py(), Reason::InvalidParameter, message))
+        }
+    }
 }

@@ -96,10 +96,10 @@ fn encode(elements: &Bound<'_, PyList>) -> PyResult<Vec<u8>> {
     Ok(out)
 }
 
-/// An output as the caller gets it: a NumPy array where NumPy, or ml_dtypes, has the type, or else a tensor.
+/// Elements as Python gets them: a NumPy array where NumPy, or ml_dtypes, has the type, or else a tensor.
 #[inline]
-pub(crate) fn present<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>) -> PyResult<Bound<'py, PyAny>> {
-    let value = plain(py, tensor, true)?;
+pub(crate) fn present<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>, writable: bool) -> PyResult<Bound<'py, PyAny>> {
+    let value = plain(py, tensor, writable)?;
     if numpy_type(tensor.datatype).is_some() {
         return Ok(value);
     }

@@ -8,6 +8,7 @@ use dlpark::python::consumer::ImportRequest;
 use nnrp_core::tensor::{Data, Shape};
 use nnrp_core::{Datatype, Reason, Tensor};
 use numpy::npyffi::{self, NPY_TYPES, PyArrayObject};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::{Borrowed, intern};
 use std::ffi::c_long;
@@ -70,7 +71,11 @@ fn of_dlpack(value: &Bound<'_, PyAny>) -> PyResult<Option<Tensor<'static>>> {
     if !matches!(device, Device::CPU | Device::CUDAHOST | Device::ROCMHOST | Device::CUDAMANAGED) {
         return Err(refuse(py, Reason::NotOffered, format!("expected a tensor in CPU memory, got one on DLPack device type {}", device.0)));
     }
-    let imported = request.import(None, None)?;
+    let imported = match request.import(None, None) {
+        // A producer from before DLPack had versions: NumPy knows how to ask it.
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => return Ok(None),
+        imported => imported?,
+    };
     let padded = matches!(&imported, ImportedDlpack::Versioned(managed) if managed.flags().contains(DlpackFlags::IS_SUBBYTE_TYPE_PADDED));
     let invalid = |error: dlpark::tensor::Error| refuse(py, Reason::Malformed, format!("DLPack tensor: {error}"));
     let tensor = imported.validate().map_err(invalid)?;
@@ -115,6 +120,21 @@ pub(crate) fn array<'a>(value: Borrowed<'a, '_, PyAny>) -> Option<Tensor<'a>> {
         let bytes = if byte_size == 0 { &[] } else { std::slice::from_raw_parts(array.data.cast::<u8>(), byte_size) };
         Some(Tensor::borrowed(datatype, dims, bytes))
     }
+}
+
+/// Where a NumPy array's elements begin, and whether it has them for itself.
+pub(crate) fn memory(value: Borrowed<'_, '_, PyAny>) -> Option<(*const u8, bool)> {
+    is_array(value).then(|| {
+        // SAFETY: it is an array, whose fields are read only.
+        let array = unsafe { &(*value.as_ptr().cast::<PyArrayObject>()).fields };
+        (array.data.cast_const().cast(), array.base.is_null() && array.flags & npyffi::NPY_ARRAY_OWNDATA != 0)
+    })
+}
+
+/// How many references an object has, the caller's own among them.
+pub(crate) fn references(value: &Bound<'_, PyAny>) -> isize {
+    // SAFETY: `value` is a live object, and the interpreter is held.
+    unsafe { pyo3::ffi::Py_REFCNT(value.as_ptr()) }
 }
 
 const LONG_IS_64: bool = size_of::<c_long>() == 8;

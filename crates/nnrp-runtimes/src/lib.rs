@@ -2,9 +2,52 @@
 //!
 //! Nothing is linked or downloaded at build time, and no library is opened before it is needed.
 
-mod file;
+pub mod c;
+mod format;
+pub mod isolated;
 pub mod onnx;
 pub mod onnxruntime;
+pub mod openvino;
+mod options;
+mod package;
+pub mod plugin;
+mod prompt;
+mod schema;
+mod scrub;
 
+pub use format::{OWN_RUNTIMES, format, own_runtime};
 pub use onnx::inspect;
 pub use onnxruntime::OnnxRuntime;
+pub use openvino::OpenVino;
+pub use package::folder;
+pub use prompt::prompt;
+pub use schema::Schema;
+
+use nnrp_core::runtime::Runtimes;
+use nnrp_core::{NnrpError, Reason, Result};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// The names of the runtimes here, the default first.
+pub const NAMES: [&str; 2] = ["onnxruntime", "openvino"];
+
+/// Every runtime here, each with its library where `library` says that it lies, or where it is looked for; none is opened.
+pub fn runtimes(mut library: impl FnMut(&str) -> Option<PathBuf>) -> Runtimes {
+    let mut runtimes = Runtimes::default();
+    runtimes.add(Arc::new(OnnxRuntime::new(library("onnxruntime"))));
+    runtimes.add(Arc::new(OpenVino::new(library("openvino"))));
+    runtimes.begin_with(own_runtime);
+    runtimes
+}
+
+/// Opens a runtime's library where it is said to lie, and gives its version.
+///
+/// # Errors
+/// `RUNTIME_NOT_INSTALLED`; `UNKNOWN_OPTION` for a runtime that is not here.
+pub fn open(runtime: &str, library: PathBuf) -> Result<&'static str> {
+    match runtime {
+        "onnxruntime" => OnnxRuntime::new(Some(library)).version(),
+        "openvino" => OpenVino::new(Some(library)).version(),
+        _ => Err(NnrpError::new(Reason::UnknownOption, format!("runtime '{}': expected one of {NAMES:?}", nnrp_core::error::excerpt(runtime)))),
+    }
+}

@@ -1,10 +1,11 @@
 //! What an ONNX file says of itself, read without a runtime.
-use crate::file;
-use nnrp_core::{Datatype, NnrpError, Reason, Result};
+use crate::format;
+use nnrp_core::error::excerpt;
+use nnrp_core::{Datatype, NnrpError, Reason, Result, TensorSpec};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Component, Path};
 
 /// No protobuf message is larger, so no ONNX file is; larger models keep their weights in files beside.
 const SIZE_LIMIT: u64 = 1 << 31;
@@ -36,13 +37,18 @@ pub(crate) fn datatype_of(element: i64) -> Option<Datatype> {
     })
 }
 
-/// What the file is and needs: format, signature, producer, names, metadata, opsets, operators by domain, external files, sizes.
+/// What the file is and needs: format and size; of ONNX also signature, producer, names, metadata, opsets, operators by domain, external files.
 ///
 /// Reads the file alone; no library is opened and nothing is run. An input or output that is no tensor has a `type` instead of a datatype.
+/// Of other formats than ONNX the signature is null: only a runtime can tell it.
 ///
 /// # Errors
-/// `FILE_NOT_FOUND`, `INVALID_MODEL`; `NOT_OFFERED` for ONNX Runtime's own format.
+/// `FILE_NOT_FOUND`, `INVALID_MODEL`.
 pub fn inspect(path: &Path) -> Result<Value> {
+    let format = format::format(path)?;
+    if format != "onnx" {
+        return Ok(json!({"format": format, "byte_size": format::byte_size(path), "signature": null}));
+    }
     let (model, byte_size) = read(path)?;
     Ok(model.to_json(byte_size))
 }
@@ -55,16 +61,44 @@ pub(crate) fn missing_file(path: &Path) -> Option<String> {
     Path::new(&missing).file_name()?.to_str().map(str::to_owned)
 }
 
-fn read(path: &Path) -> Result<(Model, u64)> {
-    if file::format(path)? != "onnx" {
-        return Err(NnrpError::new(Reason::NotOffered, "model file: expected ONNX, got ONNX Runtime's own format, which only it can read"));
+/// The files beside the model that it keeps weights in; none when it cannot be read.
+pub(crate) fn external_files(path: &Path) -> BTreeSet<String> {
+    read(path).map(|(model, _)| model.external).unwrap_or_default()
+}
+
+/// The inputs that a caller has to give, as the file names them: those without a value in the file.
+///
+/// # Errors
+/// `INVALID_MODEL`, also for weights outside the model's folder; `NOT_OFFERED` for an input that is no tensor, or whose elements have no datatype.
+pub(crate) fn inputs(path: &Path) -> Result<Vec<TensorSpec>> {
+    let (model, _) = read(path)?;
+    let inside = |location: &String| Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
+    if !model.external.iter().all(inside) {
+        return Err(NnrpError::new(Reason::InvalidModel, "model file: expected weights beside it, got some outside its folder"));
     }
-    let byte_size = std::fs::metadata(path).map_err(|error| file::refused(&error))?.len();
+    let given = model.inputs.iter().filter(|(name, _)| !model.initializers.contains(name));
+    given.map(|(name, described)| input(name, described)).collect()
+}
+
+fn input(name: &str, described: &Map<String, Value>) -> Result<TensorSpec> {
+    let text = described.get("datatype").and_then(Value::as_str);
+    let datatype = text.and_then(Datatype::from_name).ok_or_else(|| {
+        let name = excerpt(name);
+        NnrpError::new(Reason::NotOffered, format!("input '{name}': expected a tensor of a datatype that there is here")).with("input", name)
+    })?;
+    let dims = described.get("shape").and_then(Value::as_array);
+    let shape = dims.map(|dims| dims.iter().map(|dim| dim.as_i64().unwrap_or(-1).max(-1)).collect());
+    let symbols = dims.into_iter().flatten().map(|dim| dim.as_str().map(str::to_owned)).collect();
+    Ok(TensorSpec { name: name.into(), datatype, shape, symbols, ranges: vec![], optional: false })
+}
+
+fn read(path: &Path) -> Result<(Model, u64)> {
+    let byte_size = std::fs::metadata(path).map_err(|error| format::refused(&error))?.len();
     if byte_size > SIZE_LIMIT {
         let message = format!("model file: expected at most {SIZE_LIMIT} bytes, got {byte_size}");
         return Err(NnrpError::new(Reason::InvalidModel, message).with("byte_size", byte_size));
     }
-    let bytes = std::fs::read(path).map_err(|error| file::refused(&error))?;
+    let bytes = std::fs::read(path).map_err(|error| format::refused(&error))?;
     let mut model = Model::default();
     let read = model.read(&bytes).filter(|()| model.graph);
     read.map(|()| (model, byte_size)).ok_or_else(|| NnrpError::new(Reason::InvalidModel, "model file: not an ONNX model"))

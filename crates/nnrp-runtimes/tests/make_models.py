@@ -1,9 +1,11 @@
 """Write the small models that the Rust tests load: make_models.py FOLDER."""
 
+import itertools
 import os
 import sys
 from pathlib import Path
 
+import make_formats
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -75,6 +77,7 @@ def arithmetic():
     save("two_outputs", nodes, [value("x", f32, ["n"])], [value("minus", f32, ["n"]), value("size", f32, ["n"])])
     inputs = [value("a", f32, ["n"]), value("b", f32, ["m"])]
     save("add", [helper.make_node("Add", ["a", "b"], ["y"], name="/model/Add")], inputs, [value("y", f32, None)])
+    save("lying", [helper.make_node("Concat", ["x", "x"], ["y"], axis=0)], [value("x", f32, ["n"])], [value("y", f32, ["n"])])
     nodes = [helper.make_node("Identity", ["weights"], ["y"])]
     constant = numpy_helper.from_array(np.arange(4, dtype=np.float32), "weights")
     save("constant", nodes, [value("x", f32, ["n"])], [value("y", f32, [4])], [constant])
@@ -90,6 +93,31 @@ def long_run():
     body = helper.make_graph(nodes, "body", inputs, [value("on", boolean, []), value("next", f32, ["k", "k"])])
     loop = helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)
     save("loop", [loop], [value("n", i64, []), value("x", f32, ["k", "k"])], [value("y", f32, ["k", "k"])])
+
+
+def runs_of_many_steps():
+    """A long run that can be left between its steps, for runtimes that look for a stop there alone."""
+    f32 = TensorProto.FLOAT
+    names = ["x", *(f"m{step}" for step in range(199)), "y"]
+    nodes = [helper.make_node("MatMul", [before, "weights"], [after]) for before, after in itertools.pairwise(names)]
+    weights = numpy_helper.from_array(np.eye(512, dtype=np.float32), "weights")
+    save("steps", nodes, [value("x", f32, ["n", 512])], [value("y", f32, ["n", 512])], [weights])
+
+
+def for_openvino():
+    f32, i64 = TensorProto.FLOAT, TensorProto.INT64
+    inputs = [value("x", f32, ["n"]), value("unused", i64, ["n", 3])]
+    save("unused_input", [helper.make_node("Neg", ["x"], ["y"])], inputs, [value("y", f32, ["n"])])
+    nodes = [helper.make_node("NonZero", ["x"], ["y"])]
+    save("nonzero", nodes, [value("x", f32, ["n"])], [value("y", i64, [1, "found"])])
+    save("negative_INT64", [helper.make_node("Neg", ["x"], ["y"])], [value("x", i64, ["n"])], [value("y", i64, ["n"])])
+    node = helper.make_node("NotAnOperator", ["x"], ["y"])
+    save("unknown_operator", [node], [value("x", f32, ["n"])], [value("y", f32, ["n"])])
+    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "weights")
+    onnx.external_data_helper.set_external_data(tensor, location="../outside.bin")
+    tensor.ClearField("raw_data")
+    node = helper.make_node("Add", ["x", "weights"], ["y"])
+    save("external_outside", [node], [value("x", f32, [4])], [value("y", f32, [4])], [tensor])
 
 
 def not_only_tensors():
@@ -135,5 +163,6 @@ def described():
 
 
 FOLDER.mkdir(parents=True, exist_ok=True)
-for make in (identities, arithmetic, long_run, not_only_tensors, external_data, described):
+for make in (identities, arithmetic, long_run, runs_of_many_steps, for_openvino, not_only_tensors, external_data, described):
     make()
+make_formats.make(FOLDER)

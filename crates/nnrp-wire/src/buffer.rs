@@ -1,6 +1,7 @@
 //! Buffers for message bodies: aligned where the tensors start, grown as bytes arrive, kept for the next large body.
 use bytes::Bytes;
 use nnrp_core::AlignedBuf;
+use nnrp_core::runtime::{Place, Reading};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -10,31 +11,66 @@ const KEPT_FROM: usize = 128 << 10;
 const KEPT_TO: usize = 8 << 20;
 /// Buffers kept by one pool.
 const KEPT: usize = 4;
+/// Smaller bodies lie in memory of ours whoever reads them: such a copy costs less than a place of its own.
+pub(crate) const PLACED_FROM: usize = 64 << 10;
 /// What a claimed length is worth, times the bytes that came first, within these bounds; four times what came, after that.
 const TRUST_FACTOR: usize = 128;
 const TRUST_LEAST: usize = 4 << 10;
 const TRUST_MOST: usize = 1 << 20;
 
 struct Block {
-    memory: AlignedBuf,
+    memory: Memory,
     size: usize,
+}
+
+enum Memory {
+    Ours(AlignedBuf),
+    Theirs(Box<dyn Place>),
 }
 
 impl Block {
     fn new(size: usize) -> Self {
         let size = size.next_multiple_of(64);
-        Block { memory: AlignedBuf::zeroed(size), size }
+        Block { memory: Memory::Ours(AlignedBuf::zeroed(size)), size }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.memory {
+            Memory::Ours(memory) => memory.as_ref(),
+            Memory::Theirs(place) => (**place).as_ref(),
+        }
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        match &mut self.memory {
+            Memory::Ours(memory) => memory.as_mut_slice(),
+            Memory::Theirs(place) => (**place).as_mut(),
+        }
     }
 }
 
-/// Large buffers whose last user is gone; page faults cost more than filling them (271 → 241 µs for 602 kB, two cores).
+/// Where bodies are gathered: in large buffers whose last user is gone, for page faults cost more than filling them (271 → 241 µs for 602 kB, two
+/// cores), or where the model that is asked reads them.
 #[derive(Clone, Default)]
-pub(crate) struct Pool(Arc<Mutex<Vec<Block>>>);
+pub(crate) struct Pool {
+    kept: Arc<Mutex<Vec<Block>>>,
+    reading: Option<Reading>,
+}
 
 impl Pool {
+    /// The same, for a body that somebody would read in memory of theirs.
+    pub(crate) fn within(&self, reading: Option<Reading>) -> Pool {
+        Pool { kept: self.kept.clone(), reading }
+    }
+
     fn take(&self, size: usize) -> Block {
+        if size > PLACED_FROM
+            && let Some(place) = self.reading.as_ref().and_then(|reading| reading.place(size))
+        {
+            return Block { memory: Memory::Theirs(place), size };
+        }
         if (KEPT_FROM..=KEPT_TO).contains(&size) {
-            let mut kept = self.0.lock();
+            let mut kept = self.kept.lock();
             if let Some(found) = kept.iter().position(|block| block.size >= size) {
                 return kept.swap_remove(found);
             }
@@ -43,8 +79,8 @@ impl Pool {
     }
 
     fn give(&self, block: Block) {
-        if (KEPT_FROM..=KEPT_TO).contains(&block.size) {
-            let mut kept = self.0.lock();
+        if matches!(block.memory, Memory::Ours(_)) && (KEPT_FROM..=KEPT_TO).contains(&block.size) {
+            let mut kept = self.kept.lock();
             if kept.len() == KEPT {
                 kept.remove(0);
             }
@@ -87,7 +123,7 @@ impl Gathered {
             self.grow(end);
         }
         let (from, to) = (self.start + self.length, size);
-        self.block.as_mut().and_then(|block| block.memory.as_mut_slice().get_mut(from..to)).unwrap_or_default()
+        self.block.as_mut().and_then(|block| block.room().get_mut(from..to)).unwrap_or_default()
     }
 
     fn grow(&mut self, end: usize) {
@@ -99,7 +135,7 @@ impl Gathered {
         let mut block = self.pool.take(self.start + wanted);
         if let Some(old) = self.block.take() {
             let written = self.start..self.start + self.length;
-            block.memory.as_mut_slice()[written.clone()].copy_from_slice(&old.memory.as_ref()[written]);
+            block.room()[written.clone()].copy_from_slice(&old.bytes()[written]);
             self.pool.give(old);
         }
         self.block = Some(block);
@@ -114,7 +150,7 @@ impl Gathered {
 impl AsRef<[u8]> for Gathered {
     fn as_ref(&self) -> &[u8] {
         let range = self.start..self.start + self.length;
-        self.block.as_ref().and_then(|block| block.memory.as_ref().get(range)).unwrap_or_default()
+        self.block.as_ref().and_then(|block| block.bytes().get(range)).unwrap_or_default()
     }
 }
 
@@ -160,7 +196,7 @@ mod tests {
         let bytes = body.into_bytes();
         let (slice, place) = (bytes.slice(100..200), bytes.as_ptr());
         drop(bytes);
-        assert_eq!(pool.0.lock().len(), 0);
+        assert_eq!(pool.kept.lock().len(), 0);
         drop(slice);
         let mut next = Gathered::new(&pool, 0, 600_000);
         next.push(&[1; 8_000]);

@@ -4,14 +4,19 @@
 #![forbid(unsafe_code)]
 
 mod buffer;
-pub mod client;
+mod client;
 pub mod codec;
-pub mod grpc;
+mod frame;
+mod grpc;
 mod io;
 mod listen;
 mod request;
 mod rest;
-pub mod server;
+mod server;
+mod settings;
+mod shared;
+mod unread;
 
-pub use client::{Client, Pending};
-pub use server::{Server, ServerSettings};
+pub use client::{Client, Pending, Question};
+pub use server::Server;
+pub use settings::ServerSettings;

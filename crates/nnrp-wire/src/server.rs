@@ -1,122 +1,53 @@
 //! The sockets: one single-threaded runtime per core, each with its own listeners, all in front of one engine.
 use crate::buffer::Pool;
 use crate::listen::{self, Listeners};
+use crate::settings::ServerSettings;
+use crate::shared::{Shared, Signal, Signals, over, stopped};
+use crate::{grpc, rest};
 use nnrp_core::error::excerpt;
 use nnrp_core::{Engine, NnrpError, Reason, Result};
-use parking_lot::Mutex;
-use serde_json::{Value, json};
+use parking_lot::{Condvar, Mutex};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-/// What a server listens on and what it bounds.
-#[derive(Clone, Debug)]
-pub struct ServerSettings {
-    /// Name or address to listen on.
-    pub host: String,
-    /// Port of the REST form; 0 picks one, `None` leaves the form out.
-    pub http_port: Option<u16>,
-    /// Port of the gRPC form; 0 picks one, `None` leaves the form out.
-    pub grpc_port: Option<u16>,
-    /// Threads that read sockets; 0 is one per core.
-    pub threads: usize,
-    /// Largest message, in bytes, also after decompression.
-    pub max_body_bytes: usize,
-    /// Most connections at once, both forms together; more wait in the backlog.
-    pub max_connections: usize,
-    /// HTTP status of `QUEUE_FULL`: 503 or 429.
-    pub queue_full_status: u16,
-    /// How long a request may take to send its head once it began, or pause within its body.
-    pub read_timeout: Duration,
-    /// How long a client may leave its answer unread.
-    pub write_timeout: Duration,
-}
-
-impl Default for ServerSettings {
-    fn default() -> Self {
-        ServerSettings {
-            host: "127.0.0.1".to_owned(),
-            http_port: Some(8000),
-            grpc_port: Some(8001),
-            threads: 0,
-            max_body_bytes: 64 << 20,
-            max_connections: 65_536,
-            queue_full_status: 503,
-            read_timeout: Duration::from_secs(30),
-            write_timeout: Duration::from_secs(60),
-        }
-    }
-}
-
-impl ServerSettings {
-    fn check(&self) -> Result<()> {
-        let wrong = |name: &str, expected: &str, got: String| {
-            Err(NnrpError::new(Reason::InvalidOption, format!("server setting '{name}': expected {expected}, got {got}")).with("setting", name))
-        };
-        if self.http_port.is_none() && self.grpc_port.is_none() {
-            return wrong("http_port, grpc_port", "at least one port", "none".to_owned());
-        }
-        if !matches!(self.queue_full_status, 503 | 429) {
-            return wrong("queue_full_status", "503 or 429", self.queue_full_status.to_string());
-        }
-        for (name, value) in [("max_body_bytes", self.max_body_bytes), ("max_connections", self.max_connections)] {
-            if value == 0 || value > Semaphore::MAX_PERMITS {
-                return wrong(name, "a number from 1", value.to_string());
-            }
-        }
-        Ok(())
-    }
-
-    fn thread_count(&self) -> usize {
-        if self.threads > 0 { self.threads.min(1024) } else { std::thread::available_parallelism().map_or(1, usize::from) }
-    }
-}
-
-/// As both forms tell it: only extensions of the Open Inference Protocol that the server honours.
-pub(crate) fn server_metadata() -> Value {
-    json!({"name": "nnrp", "version": env!("CARGO_PKG_VERSION"), "extensions": EXTENSIONS})
-}
-
-/// Extensions that the server honours.
-pub(crate) const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
-
-/// What every connection needs.
-pub struct Shared {
-    /// Answers requests.
-    pub engine: Arc<Engine>,
-    /// Bounds.
-    pub settings: ServerSettings,
-    connections: Arc<Semaphore>,
-    end: OnceLock<Instant>,
-}
-
-impl Shared {
-    /// Whether new requests are welcome: the server is not stopping, and its engine is not draining.
-    pub(crate) fn ready(&self) -> bool {
-        self.end.get().is_none() && self.engine.ready()
-    }
-}
-
-/// Turns true once, when the server stops: no new requests, end when idle.
-pub type Stopping = watch::Receiver<bool>;
-
-/// Waits until the server stops.
-pub(crate) async fn stopped(stopping: &mut Stopping) {
-    let _ = stopping.wait_for(|stopping| *stopping).await;
-}
-
 /// A running server; it stops when it is dropped.
 pub struct Server {
     http: Option<SocketAddr>,
     grpc: Option<SocketAddr>,
     shared: Arc<Shared>,
-    stop: watch::Sender<bool>,
+    tell: watch::Sender<Signal>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    living: Arc<Living>,
+}
+
+/// How many threads have not ended.
+#[derive(Default)]
+struct Living {
+    count: Mutex<usize>,
+    ended: Condvar,
+}
+
+/// Counts as long as it is kept.
+struct Life(Arc<Living>);
+
+impl Living {
+    fn one_more(self: &Arc<Self>) -> Life {
+        *self.count.lock() += 1;
+        Life(self.clone())
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        *self.0.count.lock() -= 1;
+        self.0.ended.notify_all();
+    }
 }
 
 impl Server {
@@ -130,18 +61,45 @@ impl Server {
         let threads = settings.thread_count();
         let mut http = settings.http_port.map(|port| listen::bind("http_port", &settings.host, port, threads)).transpose()?;
         let mut grpc = settings.grpc_port.map(|port| listen::bind("grpc_port", &settings.host, port, threads)).transpose()?;
-        let (stop, stopping) = watch::channel(false);
+        let (tell, signals) = watch::channel(Signal::default());
         let connections = Arc::new(Semaphore::new(settings.max_connections));
-        let shared = Arc::new(Shared { engine, settings, connections, end: OnceLock::new() });
+        let shared = Arc::new(Shared::new(engine, settings));
         let address = |listeners: &Option<Listeners>| listeners.as_ref().map(|listeners| listeners.address);
-        let server = Server { http: address(&http), grpc: address(&grpc), shared, stop, threads: Mutex::new(Vec::new()) };
+        let server = Server { http: address(&http), grpc: address(&grpc), shared, tell, threads: Mutex::default(), living: Arc::default() };
         for index in 0..threads {
             let next = |listeners: &mut Option<Listeners>| listeners.as_mut().and_then(|listeners| listeners.sockets.pop());
-            let thread = Thread { shared: server.shared.clone(), stopping: stopping.clone(), pool: Pool::default() };
-            let handle = thread.start(index, next(&mut http), next(&mut grpc))?;
+            let thread = Thread { shared: server.shared.clone(), signals: signals.clone(), pool: Pool::default(), connections: connections.clone() };
+            let life = server.living.one_more();
+            let handle = thread.start(index, life, next(&mut http), next(&mut grpc))?;
             server.threads.lock().push(handle);
         }
+        server.threads.lock().push(server.look()?);
         Ok(server)
+    }
+
+    /// Tells connections now and then to look whether they are idle or stuck, from a thread of its own: a timer in the threads that read sockets would make each of
+    /// their waits dearer (15.4 instead of 14.5 µs a request).
+    fn look(&self) -> Result<JoinHandle<()>> {
+        let (shared, tell, life) = (self.shared.clone(), self.tell.clone(), self.living.one_more());
+        let work = move || {
+            let _life = life;
+            let (idle, unread) = (shared.settings.idle_timeout, shared.settings.write_timeout);
+            let start = Instant::now();
+            let (mut look, mut doubt) = (idle, unread);
+            while !shared.stopping() {
+                let now = start.elapsed();
+                if now < look.min(doubt) {
+                    std::thread::park_timeout(look.min(doubt) - now);
+                } else if look <= doubt {
+                    look = now + idle;
+                    tell.send_modify(|signal| signal.looks += 1);
+                } else {
+                    doubt = now + unread;
+                    tell.send_modify(|signal| signal.doubts += 1);
+                }
+            }
+        };
+        std::thread::Builder::new().name(format!("{THREAD_PREFIX}idle")).spawn(work).map_err(|error| failed("starting a thread", &error))
     }
 
     /// Where the REST form listens.
@@ -154,11 +112,31 @@ impl Server {
         self.grpc
     }
 
-    /// Takes nothing new, finishes what is in flight within `grace`, and returns when all threads have ended.
-    pub fn stop(&self, grace: Duration) {
+    /// Takes nothing new from now on, and finishes what is in flight within `grace`; said again it may end sooner, and not later. What is not finished then
+    /// is answered `DRAINING` where that can be written.
+    pub fn begin_to_stop(&self, grace: Duration) {
         let now = Instant::now();
-        self.shared.end.get_or_init(|| now.checked_add(grace).unwrap_or(now));
-        self.stop.send_replace(true);
+        let end = now.checked_add(grace).unwrap_or(now);
+        self.shared.stop();
+        self.tell.send_modify(|signal| signal.end = Some(signal.end.map_or(end, |before| before.min(end))));
+        self.threads.lock().iter().for_each(|thread| thread.thread().unpark());
+    }
+
+    /// Waits until it is stopped, but no longer than that; tells whether it is.
+    pub fn is_stopped_within(&self, timeout: Duration) -> bool {
+        let until = Instant::now() + timeout;
+        let mut count = self.living.count.lock();
+        while *count > 0 {
+            if self.living.ended.wait_until(&mut count, until).timed_out() {
+                return *count == 0;
+            }
+        }
+        true
+    }
+
+    /// Stops, and returns when all threads have ended.
+    pub fn stop(&self, grace: Duration) {
+        self.begin_to_stop(grace);
         let threads = std::mem::take(&mut *self.threads.lock());
         for thread in threads {
             let _ = thread.join();
@@ -172,6 +150,11 @@ impl Drop for Server {
     }
 }
 
+#[cold]
+fn failed(what: &str, error: &std::io::Error) -> NnrpError {
+    NnrpError::new(Reason::InvalidOption, format!("server: {what} failed: {}", error.kind()))
+}
+
 #[derive(Clone, Copy)]
 enum Form {
     Http,
@@ -182,27 +165,33 @@ enum Form {
 #[derive(Clone)]
 struct Thread {
     shared: Arc<Shared>,
-    stopping: Stopping,
+    signals: Signals,
     pool: Pool,
+    connections: Arc<Semaphore>,
 }
 
 /// Held by whatever must end before its thread does.
 type Alive = mpsc::Sender<Infallible>;
 
 impl Thread {
-    fn start(self, index: usize, http: Option<std::net::TcpListener>, grpc: Option<std::net::TcpListener>) -> Result<JoinHandle<()>> {
-        let failed = |what: &str, error: std::io::Error| NnrpError::new(Reason::InvalidOption, format!("server: {what} failed: {}", error.kind()));
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| failed("starting a runtime", error))?;
+    fn start(self, index: usize, life: Life, http: Option<std::net::TcpListener>, grpc: Option<std::net::TcpListener>) -> Result<JoinHandle<()>> {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| failed("starting a runtime", &error))?;
         let listeners = {
             let _context = runtime.enter();
-            let listener = |socket: Option<std::net::TcpListener>| socket.map(TcpListener::from_std).transpose().map_err(|error| failed("listening", error));
+            let listener = |socket: Option<std::net::TcpListener>| socket.map(TcpListener::from_std).transpose().map_err(|error| failed("listening", &error));
             [(Form::Http, listener(http)?), (Form::Grpc, listener(grpc)?)]
         };
         std::thread::Builder::new()
             .name(format!("{THREAD_PREFIX}{index}"))
             .stack_size(8 << 20)
-            .spawn(move || self.run(&runtime, listeners))
-            .map_err(|error| failed("starting a thread", error))
+            .spawn(move || {
+                let _life = life;
+                // Its sockets close before that ends.
+                let runtime = runtime;
+                (self.shared.settings.begin)();
+                self.run(&runtime, listeners);
+            })
+            .map_err(|error| failed("starting a thread", &error))
     }
 
     fn run(mut self, runtime: &Runtime, listeners: [(Form, Option<TcpListener>); 2]) {
@@ -214,9 +203,12 @@ impl Thread {
                 }
             }
             drop(alive);
-            stopped(&mut self.stopping).await;
-            let end = self.shared.end.get().copied().unwrap_or_else(Instant::now);
-            let _ = tokio::time::timeout_at(end.into(), ended.recv()).await;
+            stopped(&mut self.signals).await;
+            tokio::select! {
+                _ = ended.recv() => return,
+                () = over(&mut self.signals) => {}
+            }
+            let _ = tokio::time::timeout(PARTING, ended.recv()).await;
         });
     }
 
@@ -224,7 +216,7 @@ impl Thread {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stopped(&mut self.stopping) => return,
+                () = stopped(&mut self.signals) => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -241,33 +233,36 @@ impl Thread {
     }
 
     async fn permit(&mut self) -> std::result::Result<OwnedSemaphorePermit, ()> {
-        if let Ok(permit) = self.shared.connections.clone().try_acquire_owned() {
+        if let Ok(permit) = self.connections.clone().try_acquire_owned() {
             return Ok(permit);
         }
         tokio::select! {
-            () = stopped(&mut self.stopping) => Err(()),
-            permit = self.shared.connections.clone().acquire_owned() => permit.map_err(|_| ()),
+            () = stopped(&mut self.signals) => Err(()),
+            permit = self.connections.clone().acquire_owned() => permit.map_err(|_| ()),
         }
     }
 
     fn serve(&self, form: Form, stream: TcpStream, permit: OwnedSemaphorePermit, alive: Alive) {
-        let Thread { shared, stopping, pool } = self.clone();
+        let Thread { shared, signals, pool, .. } = self.clone();
         match form {
             Form::Http => {
                 tokio::spawn(async move {
                     let _held = (permit, alive);
-                    crate::rest::serve_connection(stream, shared, pool, stopping).await;
+                    rest::serve_connection(stream, shared, pool, signals).await;
                 });
             }
             Form::Grpc => {
                 tokio::spawn(async move {
                     let _held = (permit, alive);
-                    crate::grpc::serve_connection(stream, shared, pool, stopping).await;
+                    grpc::serve_connection(stream, shared, pool, signals).await;
                 });
             }
         }
     }
 }
+
+/// How long what was not finished in time has to say so.
+const PARTING: Duration = Duration::from_millis(500);
 
 const THREAD_PREFIX: &str = "nnrp-";
 

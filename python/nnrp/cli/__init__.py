@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from importlib import import_module
 
 import click
 
 from nnrp.errors import NnrpError
 
-from .infer import infer
-from .inspect import inspect
-from .models import models
-from .serve import serve
-from .version import version
+from . import show
+
+COMMANDS = ("serve", "infer", "models", "runtimes", "inspect", "compare", "convert", "conform", "version")
 
 
-@click.group(name="nnrp", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Commands(click.Group):
+    """The commands, each imported when it is asked for: a server keeps none of the others in memory."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List them in the order in which one needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Give one by its name."""
+        if cmd_name not in COMMANDS:
+            # What was meant is looked for among these.
+            self.commands = {name: _command(name) for name in COMMANDS}
+            return None
+        return _command(cmd_name)
+
+
+def _command(name: str) -> click.Command:
+    command: click.Command = getattr(import_module(f"{__name__}.{name}"), name)
+    return command
+
+
+@click.group(name="nnrp", cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 def app() -> None:
     """One interface over every neural-network runtime: serve a model, ask it, look into it."""
-
-
-for command in (serve, infer, models, inspect, version):
-    app.add_command(command)
 
 
 def main() -> None:
@@ -30,10 +45,9 @@ def main() -> None:
     try:
         app()
     except NnrpError as error:
-        if "--json" in sys.argv:
-            print(json.dumps({"error": error.message, "code": error.code, "reason": error.reason, "details": error.details}), file=sys.stderr)
-        else:
-            print(f"nnrp: {error.message} ({error.code}, {error.reason})", file=sys.stderr)
+        show.failure(error)
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--output", "-o", "outputs", metavar="NAME[=FILE.npy]", multiple=True, help="Only this output; written to a file where one is named.")
 @click.option("--version", help="The model's version.  [default: the latest]")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="After which nobody wants the answer.")
+@click.option("--stream", is_flag=True, help="Every answer as it comes, of a model that gives any number of them.")
 @show.json_option
 def infer(
     target: str,
@@ -36,24 +38,37 @@ def infer(
     outputs: tuple[str, ...],
     version: str | None,
     timeout: float | None,
+    stream: bool,
     as_json: bool,
 ) -> None:
     """Ask a model once, on a server or straight from its file.
 
-    URL-or-FILE is http://HOST:PORT, grpc://HOST:PORT, or a model file. MODEL may be left out where there is one.
+    URL-or-FILE is http://HOST:PORT, grpc://HOST:PORT, or a model file, a model.toml, or a source as nnrp serve takes it. MODEL may be left
+    out where there is one.
 
     \b
     Examples:
       nnrp infer double.onnx --input x=[1,2,3]
       nnrp infer http://127.0.0.1:8000 magika --input bytes=@features.npy --json
     """  # noqa: D301 - the backspace is click's mark for lines that stay as they are
+    show.stop_at_once()
+    sizes = {name: _shape(text, name) for name, text in _once("--shape", [_pair(text, "--shape") for text in shapes]).items()}
+    given = _once("--input", [_pair(text, "--input") for text in inputs])
+    files = _once("--output", [_pair(text, "--output") if "=" in text else (text, "") for text in outputs])
+    for name in sizes.keys() - given.keys():
+        raise InvalidArgument(f"--shape {name}: there is no --input {name}", reason="INVALID_OPTION")
+    _check_folders(files)
+    if stream and any(files.values()):
+        raise InvalidArgument("--stream: its answers are printed; expected --output NAME without a file", reason="INVALID_OPTION")
     loaded = _model(target, model, version)
-    sizes = dict(_pair(text, "--shape") for text in shapes)
-    given = dict(_pair(text, "--input") for text in inputs)
     specs = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: _value(text, specs.get(name), sizes.get(name), name) for name, text in given.items()}
-    files = dict(_pair(text, "--output") if "=" in text else (text, "") for text in outputs)
     started = time.perf_counter()
+    if stream:
+        for answer in loaded.stream(arrays, list(files) or None, timeout=timeout):
+            _print(loaded, answer, time.perf_counter() - started, as_json)
+            sys.stdout.flush()
+        return
     answer = loaded.infer(arrays, outputs=list(files) or None, timeout=timeout)
     elapsed = time.perf_counter() - started
     _save(answer, files)
@@ -62,12 +77,14 @@ def infer(
 
 def _model(target: str, name: str | None, version: str | None) -> nnrp.Model:
     import nnrp
+    from nnrp.repository import sources
 
-    if "://" in target:
+    fetched = sources.is_one(target)
+    if "://" in target and not fetched:
         return nnrp.connect(target, model=name, version=version)
-    if not Path(target).is_file():
+    if not (fetched or Path(target).exists()):
         raise NotFound(f"'{target}' is neither a URL nor a file: expected http://HOST:PORT, grpc://HOST:PORT or a model file", reason="FILE_NOT_FOUND")
-    return nnrp.load(target, name=name)
+    return nnrp.load(target, name=name, version=version)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
@@ -77,17 +94,45 @@ def _pair(text: str, option: str) -> tuple[str, str]:
     return name, value
 
 
-def _value(text: str, spec: Any, shape: str | None, name: str) -> Any:
-    if not text.startswith("@"):
-        return _json(text, name)
+def _once(option: str, pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """What is said of each name; nothing may be said of one twice."""
+    said: dict[str, str] = {}
+    for name, value in pairs:
+        if name in said:
+            raise InvalidArgument(f"{option} {name}: expected once, got it twice", reason="INVALID_OPTION")
+        said[name] = value
+    return said
+
+
+def _shape(text: str, name: str) -> list[int]:
+    try:
+        dims = [int(part) for part in text.split(",")]
+    except ValueError:
+        dims = [-2]
+    if min(dims) < -1:
+        raise InvalidArgument(f"--shape {name}={text}: expected sizes, -1 for one that follows from the bytes: --shape {name}=1,16", reason="INVALID_OPTION")
+    return dims
+
+
+def _check_folders(files: dict[str, str]) -> None:
+    for name, path in files.items():
+        if path and not Path(path).resolve().parent.is_dir():
+            raise NotFound(f"--output {name}: no folder '{Path(path).parent}'", reason="FILE_NOT_FOUND")
+
+
+def _value(text: str, spec: Any, shape: list[int] | None, name: str) -> Any:
+    """An input, as ready as it can be before the clock runs."""
+    from nnrp.tensor import adapt
+
     path = Path(text[1:])
-    if not path.is_file():
+    if text.startswith("@") and not path.is_file():
         raise NotFound(f"--input {name}: no file '{path}'", reason="FILE_NOT_FOUND")
-    if path.suffix == ".npy":
+    if text.startswith("@") and path.suffix == ".npy":
         return _npy(path, name)
-    if path.suffix == ".json":
-        return _json(path.read_text(), name)
-    return _raw(path.read_bytes(), spec, shape, name)
+    if text.startswith("@") and path.suffix != ".json":
+        return _raw(path.read_bytes(), spec, shape, name)
+    value = _json(path.read_bytes() if text.startswith("@") else text, name)
+    return adapt(value, name, spec.datatype) if spec is not None else value
 
 
 def _npy(path: Path, name: str) -> Any:
@@ -95,18 +140,31 @@ def _npy(path: Path, name: str) -> Any:
 
     try:
         return numpy.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, OSError, MemoryError) as error:
         raise InvalidArgument(f"--input {name}: '{path.name}' is not a .npy file that can be read: {error}", reason="MALFORMED") from error
 
 
-def _json(text: str, name: str) -> Any:
+def _json(text: str | bytes, name: str) -> Any:
+    def no_number(word: str) -> float:
+        raise ValueError(f"{word} is no number in JSON")
+
+    def number(word: str) -> float:
+        value = float(word)
+        if value in (float("inf"), float("-inf")):
+            raise InvalidArgument(f"--input {name}: {word[:32]} is larger than any FP64", reason="VALUE_OUT_OF_RANGE")
+        return value
+
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=no_number, parse_float=number)
+    except InvalidArgument:
+        raise
+    except RecursionError:
+        raise InvalidArgument(f"--input {name}: the JSON is nested too deeply", reason="MALFORMED") from None
     except ValueError as error:
         raise InvalidArgument(f"--input {name}: expected JSON or @FILE: {error}", reason="MALFORMED") from error
 
 
-def _raw(content: bytes, spec: Any, shape: str | None, name: str) -> Any:
+def _raw(content: bytes, spec: Any, shape: list[int] | None, name: str) -> Any:
     import numpy
 
     from nnrp.tensor import numpy_type
@@ -115,7 +173,7 @@ def _raw(content: bytes, spec: Any, shape: str | None, name: str) -> Any:
         array = numpy.empty(1, dtype=object)
         array[0] = content
         return array.reshape([1] * (len(spec.shape) if spec is not None else 1))
-    dims = [int(part) for part in shape.split(",")] if shape else list(spec.shape)
+    dims = shape or list(spec.shape)
     if dims.count(-1) > 1:
         raise InvalidArgument(f"--input {name}: shape {dims} is open in {dims.count(-1)} places; say --shape {name}=…", reason="INVALID_OPTION")
     try:
@@ -129,8 +187,12 @@ def _save(answer: dict[str, Any], files: dict[str, str]) -> None:
     import numpy
 
     for name, path in files.items():
-        if path:
-            numpy.save(path, numpy.asarray(answer[name]), allow_pickle=False)
+        if not path:
+            continue
+        array = numpy.asarray(answer[name])
+        if array.dtype == object:
+            raise InvalidArgument(f"--output {name}: BYTES have no place in a .npy file; ask for it without a file, or with --json", reason="INVALID_OPTION")
+        numpy.save(path, array, allow_pickle=False)
 
 
 def _print(model: nnrp.Model, answer: dict[str, Any], elapsed: float, as_json: bool) -> None:

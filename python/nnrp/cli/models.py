@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+
+from nnrp.errors import RuntimeFailure
 
 from . import show
 
@@ -17,9 +21,10 @@ def models(url: str, as_json: bool) -> None:
     """
     import nnrp
 
+    show.stop_at_once()
     client = nnrp.Client(url)
     found = []
-    for entry in client.models():
+    for entry in _entries(client.models()):
         metadata = client.metadata(entry["name"], entry.get("version") or None) if entry.get("state", "READY") == "READY" else {}
         found.append({**entry, "inputs": metadata.get("inputs", []), "outputs": metadata.get("outputs", [])})
     if as_json:
@@ -32,3 +37,10 @@ def models(url: str, as_json: bool) -> None:
             for entry in found
         ],
     )
+
+
+def _entries(told: Any) -> list[dict[str, Any]]:
+    """The index, if it is one: another server may answer anything."""
+    if not isinstance(told, list) or not all(isinstance(entry, dict) and isinstance(entry.get("name"), str) for entry in told):
+        raise RuntimeFailure(f"the server's index: expected a list of objects with a name, got {told!r:.96}", reason="UNSPECIFIED")
+    return told

@@ -10,66 +10,91 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nnrp.errors import InvalidArgument, NnrpError
+from nnrp.errors import NnrpError
 
-from . import show
+from . import said, show
 
 if TYPE_CHECKING:
     import nnrp
 
 
 @click.command()
-@click.argument("paths", metavar="PATH…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[NAME=]PATH…", nargs=-1, required=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--http-port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port for REST; 0 picks a free one.")
 @click.option("--grpc-port", default=8001, show_default=True, type=click.IntRange(0, 65535), help="Port for gRPC; 0 picks a free one.")
-@click.option("--name", help="What to call the model, where PATH is one model.")
-@click.option("--options", default="{}", metavar="JSON", help="The runtime's options for every model, one JSON object.")
+@click.option(
+    "--runtime", metavar="NAME[,NAME…]", help="What executes the models; the first that can.  [default: that of the file's format, or any that reads it]"
+)
+@click.option("--device", help="What runs them: cpu, cuda:0, or the runtime's own name for it.  [default: auto]")
+@click.option("--precision", type=click.Choice(["strict", "bf16", "fp16", "int8", "fast"]), help="How exact.  [default: strict]")
+@click.option("--symbols", type=click.Choice(["equal", "free"]), help="What names of open dimensions claim.  [default: equal]")
+@click.option("--isolation", type=click.Choice(["none", "process"]), help="process: each model in one of its own.  [default: none]")
+@click.option("--option", "pairs", metavar="NAME=VALUE", multiple=True, help="An option of the runtime's, for every model.")
+@click.option("--options", metavar="JSON", help="All options of the runtime's, one JSON object.")
+@click.option("--inputs", metavar="JSON", help="What callers see in place of the inputs that the runtime tells.")
+@click.option("--outputs", metavar="JSON", help="What callers see in place of the outputs that the runtime tells.")
+@click.option("--plugin", "plugins", metavar="FILE-or-FOLDER", multiple=True, help="A runtime in a shared library, or all of a folder.")
 @click.option("--threads", default=0, type=click.IntRange(0), help="Threads that read requests.  [default: one a core]")
 @click.option("--max-body-bytes", default=64 << 20, show_default=True, type=click.IntRange(1), help="Largest request.")
+@click.option("--max-unread-bytes", default=1 << 30, show_default=True, type=click.IntRange(1), help="Most bytes of answers that clients leave unread.")
 @click.option("--queue-capacity", default=1024, show_default=True, type=click.IntRange(1), help="Most requests that wait for one model.")
-@click.option("--queue-full-status", default="503", show_default=True, type=click.Choice(["503", "429"]), help="HTTP status for a full queue.")
+@click.option(
+    "--queue-full-status", default="503", show_default=True, type=click.Choice(["503", "429"]), help="HTTP status for a full queue, and for too much unread."
+)
+@click.option("--read-timeout", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds for a request's head.")
+@click.option("--write-timeout", default=30.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds that an answer may stay unread.")
+@click.option("--idle-timeout", default=75.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds that a connection may be idle.")
 @click.option("--grace", default=30.0, show_default=True, type=click.FloatRange(0), help="Seconds that requests in flight get when the server is stopped.")
 @click.option("--skip-bad", is_flag=True, help="Serve the rest when a model cannot be loaded.")
 @show.json_option
 def serve(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     host: str,
     http_port: int,
     grpc_port: int,
-    name: str | None,
-    options: str,
+    pairs: tuple[str, ...],
+    options: str | None,
+    inputs: str | None,
+    outputs: str | None,
+    plugins: tuple[str, ...],
     threads: int,
     max_body_bytes: int,
+    max_unread_bytes: int,
     queue_capacity: int,
     queue_full_status: str,
+    read_timeout: float,
+    write_timeout: float,
+    idle_timeout: float,
     grace: float,
     skip_bad: bool,
     as_json: bool,
+    **described: Any,
 ) -> None:
     """Serve models over REST and gRPC until told to stop.
 
-    PATH is a model file, a folder VERSION/model.onnx, or a repository NAME/VERSION/model.onnx.
+    PATH is a model file, a folder VERSION/model.onnx, a repository NAME/VERSION/model.onnx, or a model.toml that describes a model. A model
+    is called as its file is, without the suffix, or as its folder where the file is called model; NAME=PATH calls it NAME. Also a source
+    elsewhere, https:, s3:, gs:, az:, hf: or oci:, and http://HOST:PORT/MODEL of another server. What is said here wins over a model.toml.
 
-    Speaks the Open Inference Protocol with Triton's extensions, so that every client for it works unchanged. SIGINT and SIGTERM stop the
-    server after it has answered what it has.
+    Speaks the Open Inference Protocol with Triton's extensions. SIGINT and SIGTERM stop it after it has answered what it has, within --grace; a second one
+    stops it at once.
     """
     import nnrp
+    from nnrp import repository
 
     _raise_open_files()
-    engine = nnrp.Engine(queue_capacity=queue_capacity)
-    _load(engine, paths, name, _options(options), skip_bad)
-    server = nnrp.serve(
-        engine,
-        host=host,
-        http_port=http_port,
-        grpc_port=grpc_port,
-        threads=threads,
-        max_body_bytes=max_body_bytes,
-        queue_full_status=int(queue_full_status),
-    )
+    # Where module:function is looked for last.
+    sys.path.append(str(Path.cwd()))
+    engine = nnrp.Engine(queue_capacity=queue_capacity, plugins=said.plugins(plugins))
+    described |= {"inputs": said.document("--inputs", inputs), "outputs": said.document("--outputs", outputs)}
+    repository.load(engine, paths, said.options(options, pairs), _not_served if skip_bad else None, **described)
+    bounds: Any = {"threads": threads, "max_body_bytes": max_body_bytes, "max_unread_bytes": max_unread_bytes, "queue_full_status": int(queue_full_status)}
+    bounds |= {"read_timeout": read_timeout, "write_timeout": write_timeout, "idle_timeout": idle_timeout}
+    server = nnrp.serve(engine, host=host, http_port=http_port, grpc_port=grpc_port, **bounds)
+    graces = iter([grace])
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: server.stop(grace=grace))
+        signal.signal(number, lambda *_: server.stop(grace=next(graces, 0.0)))
     _announce(engine, server, as_json)
     server.wait()
 
@@ -82,29 +107,8 @@ def _raise_open_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _options(text: str) -> dict[str, Any]:
-    try:
-        options = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument(f"--options: expected one JSON object, got {text!r}: {error}", reason="INVALID_OPTION") from error
-    if not isinstance(options, dict):
-        raise InvalidArgument(f"--options: expected one JSON object, got {text!r}", reason="INVALID_OPTION")
-    return options
-
-
-def _load(engine: nnrp.Engine, paths: tuple[Path, ...], name: str | None, options: dict[str, Any], skip_bad: bool) -> None:
-    from nnrp import repository
-
-    sources = [source for path in paths for source in repository.find(path, name)]
-    if name is not None and len({source.path.parent.parent if len(sources) > 1 else source for source in sources}) > 1:
-        raise InvalidArgument(f"--name {name}: expected one model, got {len(sources)} files", reason="INVALID_OPTION")
-    for source in sources:
-        try:
-            engine.load(source.path, name=source.name, version=source.version, options=options)
-        except NnrpError as error:
-            if not skip_bad:
-                raise
-            print(f"nnrp: {source.name} version {source.version} is not served: {error.message} ({error.code}, {error.reason})", file=sys.stderr)
+def _not_served(error: NnrpError) -> None:
+    print(f"nnrp: not served: {error.message} ({error.code}, {error.reason})", file=sys.stderr)
 
 
 def _announce(engine: nnrp.Engine, server: nnrp.Server, as_json: bool) -> None:
@@ -117,4 +121,4 @@ def _announce(engine: nnrp.Engine, server: nnrp.Server, as_json: bool) -> None:
     print(f"REST  {server.http_url}\ngRPC  {server.grpc_url}\n")
     print(f"Try:  nnrp models {server.http_url}")
     print(f"      curl {server.http_url}/v2/models/{models[0]['name'] if models else 'NAME'}")
-    print("Stop with Ctrl-C; requests in flight are answered first.", flush=True)
+    print("Stop with Ctrl-C; requests in flight are answered first, a second one ends them.", flush=True)

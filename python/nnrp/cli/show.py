@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+
+from nnrp.errors import NnrpError
 
 #: Every command has it.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead.")
@@ -33,6 +37,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     with console.capture() as shown:
         console.print(grid)
     print("\n".join(line.rstrip() for line in shown.get().strip("\n").splitlines()))
+
+
+def failure(error: NnrpError) -> None:
+    """Print an error to stderr: one line, or one JSON object with ``--json``."""
+    if "--json" in sys.argv:
+        print(json.dumps({"error": error.message, "code": error.code, "reason": error.reason, "details": error.details}), file=sys.stderr)
+    else:
+        print(f"nnrp: {error.message} ({error.code}, {error.reason})", file=sys.stderr)
+
+
+def stop_at_once() -> None:
+    """Let Ctrl-C end this process, whatever it waits for; for commands that leave nothing to be tidied up."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def document(value: Any) -> None:

@@ -1,49 +1,252 @@
-"""Where models come from: a file, a model's folder, or a repository ``NAME/VERSION/model.onnx``."""
+"""Where models come from: a file, a model's folder, a repository ``NAME/VERSION/model.onnx``, or a ``model.toml`` that describes one; each also as
+``NAME=PATH``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nnrp.errors import FileNotFound
+from nnrp.errors import FileNotFound, InvalidOption, NnrpError
+
+from . import archive, cache, description, sources
+
+if TYPE_CHECKING:
+    from nnrp.engine import Engine
 
 #: What a file is called inside a version's folder, and what makes a file a model.
-SUFFIXES = (".onnx", ".ort")
+SUFFIXES = (".onnx", ".ort", ".xml", ".tflite", ".pb", ".pdmodel", ".gguf", ".py")
+#: What makes a folder a model itself.
+CONTENTS = ("saved_model.pb", "Manifest.json")
+#: What such a folder is called inside a version's folder.
+FOLDERS = (".savedmodel", ".mlpackage")
+#: How many descriptions may lead one to the next, and how many have until here.
+STEPS = 4
+_steps: ContextVar[int] = ContextVar("steps", default=0)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One model version that can be loaded."""
+    """One model version that can be loaded.
+
+    Attributes:
+        said: what else its description says.
+    """
 
     name: str
     version: str
-    path: Path
+    path: Path | str
+    said: Mapping[str, Any] = field(default_factory=dict)
 
 
-def find(path: str | Path, name: str | None = None) -> list[Source]:
+#: Is told of a model that cannot be loaded, or whose description leads to none.
+Refused: TypeAlias = Callable[[NnrpError], object]
+
+
+def find(path: str | os.PathLike[str], name: str | None = None, runtimes: Sequence[str] = (), refused: Refused | None = None) -> list[Source]:
     """List the model versions below a path.
 
     Args:
-        path: a model file; a folder ``VERSION/model.onnx``; or a repository of such folders, ``NAME/VERSION/model.onnx``.
-        name: what to call the model; only where the path holds one. Default: the file's name without suffix, or the folder's where the
-            file is called ``model``.
+        path: a model file; a folder ``VERSION/model.onnx``; a repository of such folders, ``NAME/VERSION/model.onnx``; or a description, a file that
+            ends in ``.toml``. Folders may hold descriptions, ``model.toml``. Also ``NAME=PATH``, where no file is called so.
+            Or a source elsewhere, ``https:``, ``s3:``, ``gs:``, ``az:``, ``hf:`` or ``oci:``, which is fetched first; or an archive of what is named here.
+            What else has a colon and is no file, as a URL or ``module:function``, is a model of a runtime that reads none.
+        name: what to call the one model there. Default: what its description says, the file's name without suffix, or the folder's where the file is
+            called ``model``.
+        runtimes: those that are wanted; a URL names a file where another than ``remote`` is.
+        refused: is told of each model whose description leads to none, which is then passed over; default: the first such error is raised.
 
     Returns:
         The versions, by name and version. Folders that start with a dot are passed over.
 
     Raises:
         FileNotFound: nothing is there, or no model is in it.
+        InvalidOption: one name was given for several models, the folder is half a model's and half a repository, or a description contradicts its place.
+        Malformed: a description cannot be read.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFound(f"no file or folder '{path}'")
-    if path.is_file():
-        return [Source(name or _name_of(path), "1", path)]
-    found = list(_versions(path, name or path.resolve().name)) or [source for folder in _folders(path) for source in _versions(folder, folder.name)]
+    text, name = _named(os.fspath(path), name)
+    place, given = Path(text), name
+    if sources.is_one(text, runtimes) and not place.exists():
+        place, name = sources.fetch(text), name or sources.name(text)
+    elif ":" in text and not place.exists():
+        return [Source(name or re.split("[:/]", text)[-1], "1", text)]
+    if not place.exists():
+        raise FileNotFound(f"no file or folder '{place}'")
+    if place.is_file() and place.suffix == ".toml":
+        return [replace(source, name=given or source.name) for source in _unless_refused(_described(place), given or place.parent.resolve().name, refused)]
+    if archive.is_one(place):
+        place, name = sources.local(place), name or archive.stem(place.name)
+    if is_model(place):
+        return [Source(name or _name_of(place), "1", place)]
+    name = given
+    if not place.is_dir():
+        raise FileNotFound(f"'{place}' is neither a file nor a folder")
+    passed_over: list[NnrpError] = []
+
+    def tell(error: NnrpError) -> None:
+        passed_over.append(error)
+        if refused is not None:
+            refused(error)
+
+    found = _found(place, refused and tell)
+    if not found and not passed_over:
+        raise FileNotFound(f"no model in '{place}': expected a file, VERSION/model.onnx or NAME/VERSION/model.onnx")
+    if name is None:
+        return found
+    models = {source.name for source in found}
+    if len(models) > 1:
+        raise InvalidOption(f"name '{name}': expected one model in '{place}', got {len(models)}")
+    return [replace(source, name=name) for source in found]
+
+
+def _unless_refused(found: Iterable[Source], name: str, refused: Refused | None) -> list[Source]:
+    """What is found of one model; nothing where it is refused and somebody wants to be told."""
+    try:
+        return list(found)
+    except NnrpError as error:
+        if refused is None:
+            raise
+        refused(_of(Source(name, "", ""), error))
+        return []
+
+
+def _found(place: Path, refused: Refused | None) -> list[Source]:
+    versions = _unless_refused(_model(place, place.resolve().name), place.resolve().name, refused)
+    models = [source for folder in _folders(place) for source in _unless_refused(_model(folder, folder.name), folder.name, refused)]
+    if versions and models:
+        stray = f"{versions[0].version}/{Path(versions[0].path).name}"
+        message = (
+            f"'{place}' is both a model's folder, for '{stray}', and a repository, for the model '{models[0].name}': put '{stray}' into a version's folder"
+        )
+        raise InvalidOption(message)
+    return versions or models
+
+
+def _described(file: Path) -> Iterator[Source]:
+    """What a description given by itself is about: its source, or what lies in its folder."""
+    said = description.read(file)
+    folder = file.resolve().parent
+    if where := description.place(said, file.parent):
+        yield _one(where, said, None)
+        return
+    found = list(_versions(folder, folder.name, said)) or [Source(folder.name, "1", one, said) for one in _files(folder)[:1]]
     if not found:
-        raise FileNotFound(f"no model in '{path}': expected a file, VERSION/model.onnx or NAME/VERSION/model.onnx")
-    return found
+        raise FileNotFound(f"{file.name}: expected 'source' or 'path', or a model beside it")
+    yield from map(_under, found)
+
+
+def _model(folder: Path, name: str) -> Iterator[Source]:
+    """The versions of the model in a folder: one a folder below it, or the one that its description says."""
+    said = description.read(folder / description.FILE)
+    where = description.place(said, folder)
+    versions = list(_versions(folder, name, said))
+    if where is None:
+        yield from map(_under, versions)
+    elif versions:
+        raise InvalidOption(f"'{folder}': expected versions in folders, or a source in {description.FILE}, got both")
+    else:
+        yield _one(where, said, name)
+
+
+def _one(where: str, said: dict[str, Any], name: str | None, version: str = "1") -> Source:
+    """The one model that a description says where to find."""
+    digest = said.pop("sha256", None)
+    wanted = _runtimes(said)
+    with _step(where):
+        if sources.has_scheme(where) and "remote" not in wanted:
+            found = find(str(sources.fetch(where, digest)), sources.name(where))
+        elif sources.has_scheme(where):
+            found = find(where, runtimes=wanted)
+        else:
+            found = find(str(sources.local(Path(where), cache.check_digest(digest))) if digest else where)
+    if len(found) != 1 or found[0].said:
+        raise InvalidOption(f"{description.FILE}: expected one model at its source, got {len(found) if len(found) != 1 else 'another description'}")
+    return _under(Source(name or found[0].name, version, found[0].path, said))
+
+
+@contextmanager
+def _step(where: str) -> Iterator[None]:
+    """One description more on the way to a model; a way that leads in circles ends here."""
+    before = _steps.set(_steps.get() + 1)
+    try:
+        if _steps.get() > STEPS:
+            place = sources.name(where) if sources.has_scheme(where) else where
+            message = f"{description.FILE}: expected a model after at most {STEPS} descriptions, got another that leads to '{place:.256}'"
+            raise InvalidOption(message, path="source" if sources.has_scheme(where) else "path", expected="a model", got="a description")
+        yield
+    finally:
+        _steps.reset(before)
+
+
+def _under(source: Source) -> Source:
+    """A source under the name and the version that its description says."""
+    said = dict(source.said)
+    name, version = said.pop("name", source.name), said.pop("version", source.version)
+    return Source(name, version, source.path, said)
+
+
+def is_model(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is one model, not a folder that holds some."""
+    return Path(path).is_file() or any(Path(path, name).is_file() for name in CONTENTS)
+
+
+def load(
+    engine: Engine,
+    paths: Iterable[str | os.PathLike[str]],
+    options: Mapping[str, Any] | None = None,
+    refused: Refused | None = None,
+    **described: Any,
+) -> None:
+    """Load every model version below the paths.
+
+    Args:
+        engine: what loads them.
+        paths: each as `find` takes it.
+        options: the runtime's options for all of them.
+        refused: is told of each model that cannot be loaded, or whose description leads to none; default: the first such error is raised.
+        described: what else `Engine.load` takes for all of them: runtime, device, precision. It wins over what a description says.
+
+    Raises:
+        FileNotFound, InvalidOption: as `find` does, before anything is loaded.
+        NnrpError: what `Engine.load` raises; it names the model and the version.
+    """
+    for source in [source for path in paths for source in find(path, runtimes=_runtimes(described), refused=refused)]:
+        try:
+            engine.load_source(source, options=options, **described)
+        except NnrpError as error:
+            told = _of(source, error)
+            if refused is None:
+                raise told from (None if told is error else error)
+            refused(told)
+
+
+def _of(source: Source, error: NnrpError) -> NnrpError:
+    """Say which model an error is about, where it does not."""
+    if "model" in error.details:
+        return error
+    which = {"model": source.name} | ({"version": source.version} if source.version else {})
+    told = " ".join(f"{word} '{value}'" for word, value in which.items())
+    return type(error)(f"{told}: {error.message}", reason=error.reason, **which, **error.details)
+
+
+def _runtimes(said: Mapping[str, Any]) -> list[str]:
+    """The runtimes that are wanted; what names none is for the engine to refuse."""
+    named = said.get("runtime") or []
+    named = named.split(",") if isinstance(named, str) else named
+    return [name.strip() for name in named if isinstance(name, str)] if isinstance(named, Sequence) else []
+
+
+def _named(path: str, name: str | None) -> tuple[str, str | None]:
+    before, sign, after = path.partition("=")
+    if name is None and sign and before and not set("/#") & set(before) and not Path(path).exists():
+        return after, before
+    return path, name
 
 
 def _name_of(path: Path) -> str:
@@ -57,8 +260,33 @@ def _folders(path: Path) -> list[Path]:
     return sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
 
 
-def _versions(folder: Path, name: str) -> Iterator[Source]:
+def _configured(folder: Path, version: Path) -> list[Path]:
+    """The file that a config.pbtxt names, where it is there."""
+    if not (folder / "config.pbtxt").is_file():
+        return []
+    from nnrp.runtimes.triton_python.config import filename
+
+    file = version / (filename(folder) or ".")
+    return [file] if file.is_file() and file.parent == version else []
+
+
+def _versions(folder: Path, name: str, said: Mapping[str, Any]) -> Iterator[Source]:
     for version in _folders(folder):
-        files = [file for suffix in SUFFIXES if (file := version / f"model{suffix}").is_file()]
-        if files:
-            yield Source(name, version.name, files[0])
+        files = _files(version) or _configured(folder, version)
+        # Elsewhere it is a model of its own.
+        if not files and not version.name.isdigit():
+            continue
+        own = description.read(version / description.FILE)
+        where = description.place(own, version) if version.name.isdigit() else None
+        if where is None and not files:
+            continue
+        told = own.get("version", said.get("version", version.name))
+        if told != version.name:
+            raise InvalidOption(f"{description.FILE}: version: expected '{version.name}', as its folder, got '{told:.96}'", path="version")
+        yield _one(where, {**said, **own}, name, version.name) if where else Source(name, version.name, files[0], {**said, **own})
+
+
+def _files(folder: Path) -> list[Path]:
+    """The model in a folder, by its name."""
+    named = [folder / f"model{suffix}" for suffix in (*SUFFIXES, *FOLDERS)]
+    return [path for path in named if path.is_file() or (path.suffix in FOLDERS and is_model(path))]

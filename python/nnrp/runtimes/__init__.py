@@ -5,9 +5,23 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnrp.runtimes.contract import Control, ModelSpec, Runtime, Session, Streaming
+
+__all__ = ["Control", "ModelSpec", "Runtime", "Session", "Streaming", "installed", "libraries", "library"]
 
 #: Runtime → the package that brings its library, and the folder inside.
-_PACKAGES = {"onnxruntime": ("onnxruntime", "capi")}
+_PACKAGES = {"onnxruntime": ("onnxruntime", "capi"), "openvino": ("openvino", "libs")}
+
+
+def __getattr__(name: str) -> Any:
+    if name in {"Control", "ModelSpec", "Runtime", "Session", "Streaming"}:
+        from nnrp.runtimes import contract
+
+        return getattr(contract, name)
+    raise AttributeError(f"module 'nnrp.runtimes' has no attribute '{name}'")
 
 
 def library(runtime: str) -> str | None:
@@ -22,6 +36,20 @@ def library(runtime: str) -> str | None:
     spec = importlib.util.find_spec(package)
     places = [Path(place, folder) for place in (spec and spec.submodule_search_locations) or []]
     return next((str(place) for place in places if place.is_dir()), None)
+
+
+def libraries() -> dict[str, str]:
+    """Tell the folders of the runtimes' C libraries, of those whose package is installed."""
+    return {runtime: folder for runtime in _PACKAGES if (folder := library(runtime))}
+
+
+def readers(format: str) -> list[dict[str, Any]]:
+    """Tell of the runtimes that read a format, as `Engine.runtimes` does, in the order in which they are asked to load such a file."""
+    from nnrp import _nnrp
+    from nnrp.engine import Engine
+
+    own = dict(_nnrp.OWN_RUNTIMES).get(format)
+    return sorted((told for told in Engine().runtimes() if format in told["formats"]), key=lambda told: told["name"] != own)
 
 
 def installed() -> dict[str, str]:

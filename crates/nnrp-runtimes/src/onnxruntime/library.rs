@@ -1,7 +1,8 @@
 //! The C library: where it lies, whether its version will do, and the one environment of the process.
 use super::failure::Failure;
+use crate::package::{Package, physical_cores};
 use libloading::Library as Handle;
-use nnrp_core::{NnrpError, Reason, Result};
+use nnrp_core::Result;
 use ort_sys::{OrtAllocator, OrtAllocatorType, OrtApi, OrtApiBase, OrtEnv, OrtLoggingLevel, OrtMemType, OrtMemoryInfo, OrtStatusPtr, OrtThreadingOptions};
 use parking_lot::Mutex;
 use std::ffi::CStr;
@@ -11,17 +12,20 @@ use std::ptr::null_mut;
 
 /// Names the library, or the folder that it lies in.
 pub const VARIABLE: &str = "NNRP_ONNXRUNTIME_LIBRARY";
-/// The oldest version that will do, and the first whose wheel brings the C library.
-pub const MINIMUM_VERSION: &str = "1.19";
+
+pub(crate) const PACKAGE: Package = Package {
+    runtime: super::NAME,
+    title: "ONNX Runtime",
+    // The first whose wheel brings the C library.
+    minimum: "1.19",
+    variable: VARIABLE,
+    folder: "capi",
+    stem: "onnxruntime",
+    system_ending: ".so.1",
+};
 
 /// The oldest and the newest function table that is asked for; version 1.N has table N.
 const TABLES: std::ops::RangeInclusive<u32> = 19..=24;
-#[cfg(target_os = "linux")]
-const SYSTEM_NAME: &str = "libonnxruntime.so.1";
-#[cfg(target_os = "macos")]
-const SYSTEM_NAME: &str = "libonnxruntime.dylib";
-#[cfg(windows)]
-const SYSTEM_NAME: &str = "onnxruntime.dll";
 
 /// Calls a function of the table and turns its status into a `Result`.
 macro_rules! ort {
@@ -55,7 +59,7 @@ static OPENED: Mutex<Vec<(PathBuf, &'static Library)>> = Mutex::new(Vec::new());
 impl Library {
     /// The library, opened once for each file.
     pub(super) fn open(hint: Option<&Path>) -> Result<&'static Library> {
-        let path = find_library(hint)?;
+        let path = PACKAGE.find(hint)?;
         let mut opened = OPENED.lock();
         if let Some((_, library)) = opened.iter().find(|(known, _)| *known == path) {
             return Ok(library);
@@ -67,22 +71,22 @@ impl Library {
 
     fn load(path: &Path) -> Result<Library> {
         // SAFETY: its initialisers are ONNX Runtime's own; whoever can place a library here or set the variable runs code as us anyway.
-        let handle = unsafe { Handle::new(path) }.map_err(|_| not_installed("its library cannot be opened"))?;
+        let handle = unsafe { Handle::new(path) }.map_err(|_| PACKAGE.not_installed("its library cannot be opened"))?;
         // SAFETY: the type is that of the C header, the same in every version.
         let base = unsafe { handle.get::<unsafe extern "system" fn() -> *const OrtApiBase>(c"OrtGetApiBase") };
-        let base = base.map_err(|_| not_installed("what was found is another library"))?;
+        let base = base.map_err(|_| PACKAGE.not_installed("what was found is another library"))?;
         // SAFETY: takes nothing, and gives a constant.
         let base = unsafe { base() };
         if base.is_null() {
-            return Err(not_installed("its library gives no functions"));
+            return Err(PACKAGE.not_installed("its library gives no functions"));
         }
         // SAFETY: `base` is not null; the string is constant and ends with NUL.
         let version = unsafe { CStr::from_ptr(((*base).GetVersionString)()) }.to_string_lossy().into_owned();
-        let table = table_of(&version).ok_or_else(|| too_old(&version))?;
+        let table = table_of(&version).ok_or_else(|| PACKAGE.too_old(&version))?;
         // SAFETY: `base` is not null.
         let api = unsafe { ((*base).GetApi)(table) };
         if api.is_null() {
-            return Err(too_old(&version));
+            return Err(PACKAGE.too_old(&version));
         }
         let threads = i32::try_from(physical_cores()).unwrap_or(1);
         let handle = ManuallyDrop::new(handle);
@@ -137,79 +141,6 @@ fn table_of(version: &str) -> Option<u32> {
     (major >= 1 && TABLES.contains(&table)).then_some(table)
 }
 
-fn not_installed(what: &str) -> NnrpError {
-    let message = format!("runtime {}: {what}; needed: ONNX Runtime {MINIMUM_VERSION} or newer: pip install onnxruntime", super::NAME);
-    NnrpError::new(Reason::RuntimeNotInstalled, message).with("runtime", super::NAME).with("needed", MINIMUM_VERSION)
-}
-
-fn too_old(version: &str) -> NnrpError {
-    let found = nnrp_core::error::excerpt(version);
-    not_installed(&format!("found version {found}")).with("found", found)
-}
-
-/// Cores that this process may use, counting a core with two hardware threads once.
-fn physical_cores() -> usize {
-    let allowed = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    num_cpus::get_physical().clamp(1, allowed)
-}
-
-/// Where the library lies: at `hint` (a file, or the folder that holds it), where the environment variable says, in the active virtual
-/// environment, beside our own package, or wherever the system's loader looks.
-///
-/// # Errors
-/// `RUNTIME_NOT_INSTALLED` when there is nothing where `hint` or the variable points.
-pub fn find_library(hint: Option<&Path>) -> Result<PathBuf> {
-    if let Some(told) = hint.map(Path::to_owned).or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from)) {
-        let found = if told.is_dir() { in_folder(&told) } else { told.is_file().then_some(told) };
-        return found.ok_or_else(|| not_installed("no library where it was said to be"));
-    }
-    let found = site_packages().into_iter().chain(beside_us()).find_map(|packages| in_folder(&packages.join("onnxruntime").join("capi")));
-    Ok(found.unwrap_or_else(|| PathBuf::from(SYSTEM_NAME)))
-}
-
-fn in_folder(folder: &Path) -> Option<PathBuf> {
-    let is_library = |name: &str| {
-        if cfg!(windows) {
-            name == "onnxruntime.dll"
-        } else if cfg!(target_os = "macos") {
-            name.starts_with("libonnxruntime.") && name.ends_with(".dylib")
-        } else {
-            name.starts_with("libonnxruntime.so")
-        }
-    };
-    let names = std::fs::read_dir(folder).ok()?.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter(|name| is_library(name)).max().map(|name| folder.join(name))
-}
-
-fn site_packages() -> Vec<PathBuf> {
-    let Some(environment) = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from) else { return Vec::new() };
-    if cfg!(windows) {
-        return vec![environment.join("Lib").join("site-packages")];
-    }
-    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten().map(|entry| entry.path());
-    pythons.map(|python| python.join("site-packages")).filter(|packages| packages.is_dir()).collect()
-}
-
-/// The folder that holds the package that our own shared library lies in.
-#[cfg(unix)]
-fn beside_us() -> Option<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut found = std::mem::MaybeUninit::<libc::Dl_info>::zeroed();
-    // SAFETY: the address is of our own code; `found` is only read when the call says that it was filled.
-    let name = unsafe {
-        if libc::dladdr(find_library as *const std::ffi::c_void, found.as_mut_ptr()) == 0 || found.assume_init_ref().dli_fname.is_null() {
-            return None;
-        }
-        CStr::from_ptr(found.assume_init_ref().dli_fname)
-    };
-    Some(Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())).parent()?.parent()?.to_owned())
-}
-
-#[cfg(not(unix))]
-fn beside_us() -> Option<PathBuf> {
-    None
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,12 +154,5 @@ mod tests {
         for old in ["1.18.1", "0.99", "", "1", "x.y"] {
             assert_eq!(table_of(old), None, "{old}");
         }
-    }
-
-    #[test]
-    fn a_library_that_is_not_where_it_was_said_to_be_is_not_installed() {
-        let error = find_library(Some(Path::new("/nowhere/libonnxruntime.so"))).unwrap_err();
-        assert!(error.is(Reason::RuntimeNotInstalled));
-        assert!(error.message().contains("pip install onnxruntime") && !error.message().contains("nowhere"), "{error}");
     }
 }

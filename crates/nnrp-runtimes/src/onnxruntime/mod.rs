@@ -1,19 +1,25 @@
 //! ONNX Runtime, through the C library inside its Python wheel.
+mod cache;
 mod failure;
 mod library;
 mod options;
 mod providers;
+mod room;
 mod session;
 mod signature;
 mod value;
 
-pub use library::{MINIMUM_VERSION, VARIABLE, find_library};
+#[cfg(test)]
+pub(crate) use library::PACKAGE;
+pub use library::VARIABLE;
 
+use crate::format;
 use library::Library;
 use nnrp_core::{ModelSpec, Result, Runtime, RuntimeInfo, Session};
 use std::path::PathBuf;
 
 const NAME: &str = "onnxruntime";
+const FORMATS: [&str; 2] = ["onnx", "ort"];
 
 /// ONNX Runtime. The library is opened by the first call that needs it, once a process.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +28,8 @@ pub struct OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// ONNX Runtime from the library at `hint`, a file or a folder; without one, from where [`find_library`] finds it.
+    /// ONNX Runtime from the library at `hint`, a file or a folder; without one, where the variable says, in the
+    /// active virtual environment, beside our own package, or wherever the system's loader looks.
     pub fn new(hint: Option<PathBuf>) -> Self {
         OnnxRuntime { hint }
     }
@@ -51,10 +58,15 @@ impl Runtime for OnnxRuntime {
         RuntimeInfo {
             name: NAME,
             version: library.map(|library| library.version.clone()).unwrap_or_default(),
-            formats: vec!["onnx".to_owned(), "ort".to_owned()],
+            formats: FORMATS.map(str::to_owned).to_vec(),
             devices: library.and_then(|library| providers::available(library).ok()).unwrap_or_default(),
             options: options::schema(),
         }
+    }
+
+    fn look(&self, spec: &ModelSpec) -> Result<()> {
+        library::PACKAGE.find(self.hint.as_deref())?;
+        format::expect(&spec.path, NAME, &FORMATS).map(drop)
     }
 
     fn load(&self, spec: &ModelSpec) -> Result<Box<dyn Session>> {

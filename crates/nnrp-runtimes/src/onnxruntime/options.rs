@@ -1,23 +1,29 @@
 //! The options of a session: the names of ONNX Runtime's own Python API, checked here and then given on verbatim.
+use super::cache::Draft;
 use super::failure::Failure;
 use super::library::{Library, ort};
 use super::providers::{self, Provider};
-use nnrp_core::error::excerpt;
-use nnrp_core::{NnrpError, Reason, Result};
-use ort_sys::{ExecutionMode, GraphOptimizationLevel, OrtSessionOptions};
+use super::session::os_path;
+use crate::options::{self, At, Texts};
+use nnrp_core::{ModelSpec, NnrpError, Precision, Reason, Result};
+use ort_sys::{ExecutionMode, GraphOptimizationLevel, OrtSessionOptions, os_char};
 use serde_json::{Map, Value, json};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::path::PathBuf;
 use std::ptr::null_mut;
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 15] = [
     "enable_cpu_mem_arena",
     "enable_mem_pattern",
+    "enable_profiling",
     "execution_mode",
     "free_dimension_overrides",
     "graph_optimization_level",
     "inter_op_num_threads",
     "intra_op_num_threads",
     "log_severity_level",
+    "optimized_model_cache",
+    "profile_file_prefix",
     "providers",
     "session",
     "use_deterministic_compute",
@@ -31,11 +37,9 @@ const LEVELS: [(&str, GraphOptimizationLevel); 4] = [
 ];
 const MODES: [(&str, ExecutionMode); 2] = [("sequential", ExecutionMode::ORT_SEQUENTIAL), ("parallel", ExecutionMode::ORT_PARALLEL)];
 const MOST_THREADS: i64 = 1024;
+const PROFILE: &str = "onnxruntime_profile_";
 const INTRA_SPIN: &str = "session.intra_op.allow_spinning";
 const INTER_SPIN: &str = "session.inter_op.allow_spinning";
-
-/// Keys and values as the library takes them.
-pub(super) type Texts = Vec<(CString, CString)>;
 
 /// What a session is to be given.
 #[derive(Debug)]
@@ -50,6 +54,10 @@ pub(super) struct Options {
     deterministic: bool,
     severity: Option<i32>,
     overrides: Vec<(CString, i64)>,
+    /// Given: each run's nodes are timed, and written to a file that begins so.
+    profile: Option<PathBuf>,
+    /// The folder of optimised models.
+    pub(super) cache: Option<PathBuf>,
     /// In order of preference; the CPU comes after all.
     pub(super) providers: Vec<Provider>,
 }
@@ -66,12 +74,15 @@ pub(super) fn schema() -> Value {
         "properties": {
             "enable_cpu_mem_arena": boolean("keep memory for the next run", true),
             "enable_mem_pattern": boolean("plan memory from the shapes of earlier runs", true),
+            "enable_profiling": boolean("time each node, and write it as a Chrome trace when the session ends", false),
             "execution_mode": {"enum": ["sequential", "parallel"], "default": "sequential", "description": "parallel: with threads of its own"},
             "free_dimension_overrides": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}, "description": "symbolic dimension: size"},
             "graph_optimization_level": {"enum": ["disable", "basic", "extended", "all"], "default": "all"},
             "inter_op_num_threads": threads("threads of its own that run nodes side by side; 0: the runtime's choice"),
             "intra_op_num_threads": threads("threads of its own within a node; 0: the runtime's choice"),
             "log_severity_level": {"type": "integer", "minimum": 0, "maximum": 4, "default": 4, "description": "0 verbose to 4 fatal, to standard error"},
+            "optimized_model_cache": {"type": "string", "description": "a folder: the optimised model is kept there, and the next load reads it"},
+            "profile_file_prefix": {"type": "string", "default": PROFILE, "description": "the trace's file, before its time and .json"},
             "providers": {
                 "type": "array",
                 "default": ["CPUExecutionProvider"],
@@ -90,13 +101,11 @@ impl Options {
     ///
     /// # Errors
     /// `UNKNOWN_OPTION` with the known ones; `INVALID_OPTION` with the JSON path.
-    pub(super) fn parse(options: &Map<String, Value>, cores: i32) -> Result<Options> {
-        if let Some(unknown) = options.keys().find(|key| !KNOWN.contains(&key.as_str())) {
-            let got = excerpt(unknown);
-            let message = format!("options: unknown option '{got}'; onnxruntime knows {}", KNOWN.join(", "));
-            return Err(NnrpError::new(Reason::UnknownOption, message).with("path", format!("options.{got}")).with("known", KNOWN.to_vec()));
+    pub(super) fn parse(given: &Map<String, Value>, cores: i32) -> Result<Options> {
+        if let Some(unknown) = given.keys().find(|key| !KNOWN.contains(&key.as_str())) {
+            return Err(options::unknown(super::NAME, unknown, &KNOWN));
         }
-        let at = |key: &str| options.get(key).map(|value| At { path: format!("options.{key}"), value });
+        let at = |key: &str| given.get(key).map(|value| At { path: format!("options.{key}"), value });
         let flag = |key: &str, default: bool| at(key).map_or(Ok(default), |at| at.boolean());
         let count = |key: &str| at(key).map(|at| at.integer(0, MOST_THREADS)).transpose();
         let session = at("session").map_or(Ok(Texts::new()), |at| at.texts())?;
@@ -119,8 +128,25 @@ impl Options {
             deterministic: flag("use_deterministic_compute", false)?,
             severity: at("log_severity_level").map(|at| at.integer(0, 4)).transpose()?.map(|level| narrow(Some(level), 4)),
             overrides: at("free_dimension_overrides").map_or(Ok(Vec::new()), |at| at.sizes())?,
-            providers: at("providers").map_or(Ok(Vec::new()), |at| at.providers())?,
+            profile: profile_at(flag("enable_profiling", false)?, at("profile_file_prefix"))?,
+            cache: at("optimized_model_cache").map(|at| path_at(&at)).transpose()?,
+            providers: at("providers").map_or(Ok(Vec::new()), |at| providers_at(&at))?,
         })
+    }
+
+    /// Holds the options against what else the description says.
+    ///
+    /// # Errors
+    /// `INVALID_OPTION` for a device that the providers contradict, `DEVICE_NOT_FOUND`; `NOT_OFFERED` for a precision that is not the model's own.
+    pub(super) fn agree(&mut self, library: &Library, spec: &ModelSpec) -> Result<()> {
+        if !matches!(spec.precision, Precision::Strict | Precision::Fast) {
+            let asked = options::name_of(spec.precision);
+            let message = format!(
+                "precision '{asked}': onnxruntime computes in the model's own types; convert the model to {asked}, or give a provider that has it the option for it"
+            );
+            return Err(NnrpError::new(Reason::NotOffered, message).with("precision", asked).with("runtime", super::NAME));
+        }
+        providers::place(library, &mut self.providers, &spec.device)
     }
 
     /// Gives the session threads of its own, because there are none to share.
@@ -128,20 +154,29 @@ impl Options {
         self.own_threads.get_or_insert((cores, 1));
     }
 
-    /// The library's session options.
+    /// The library's session options, to load the model in that form.
     ///
     /// # Errors
     /// `DEVICE_NOT_FOUND`, `INVALID_OPTION`.
-    pub(super) fn build(&self, library: &'static Library) -> Result<SessionOptions> {
+    pub(super) fn build(&self, library: &'static Library, form: Form<'_>) -> Result<SessionOptions> {
         providers::check_available(library, &self.providers)?;
-        let built = self.build_plain(library).map_err(|failure| failure.error(Reason::InvalidOption, "onnxruntime refuses the options", None))?;
+        let draft = form.draft();
+        let paths = Paths {
+            model: draft.map(|draft| os_path(&draft.model)).transpose()?,
+            weights: draft.and_then(|draft| CString::new(draft.weights.as_deref()?).ok()),
+            profile: self.profile.as_deref().map(os_path).transpose()?,
+        };
+        let built = self
+            .build_plain(library, form)
+            .and_then(|built| paths.give(built))
+            .map_err(|failure| failure.error(Reason::InvalidOption, "onnxruntime refuses the options", None))?;
         for (index, provider) in self.providers.iter().enumerate() {
             providers::append(library, built.ptr, provider, index)?;
         }
         Ok(built)
     }
 
-    fn build_plain(&self, library: &'static Library) -> std::result::Result<SessionOptions, Failure> {
+    fn build_plain(&self, library: &'static Library, form: Form<'_>) -> std::result::Result<SessionOptions, Failure> {
         let mut built = SessionOptions { ptr: null_mut(), library };
         // SAFETY: every function is of the oldest table; `built` owns the options from the first call on; the texts live through the calls.
         unsafe {
@@ -157,7 +192,8 @@ impl Options {
                 }
             }
             ort!(library, SetSessionExecutionMode(built.ptr, self.mode.1))?;
-            ort!(library, SetSessionGraphOptimizationLevel(built.ptr, self.level.1))?;
+            let level = if matches!(form, Form::Optimised) { GraphOptimizationLevel::ORT_DISABLE_ALL } else { self.level.1 };
+            ort!(library, SetSessionGraphOptimizationLevel(built.ptr, level))?;
             if !self.mem_pattern {
                 ort!(library, DisableMemPattern(built.ptr))?;
             }
@@ -188,8 +224,12 @@ impl Options {
         let overrides: Map<String, Value> = self.overrides.iter().map(|(name, size)| (name.to_string_lossy().into_owned(), json!(size))).collect();
         let settings = json!({
             "library_version": library.version,
+            "precision": "strict",
+            "device": providers::device(&self.providers),
+            "threads": intra,
             "enable_cpu_mem_arena": self.arena,
             "enable_mem_pattern": self.mem_pattern,
+            "enable_profiling": self.profile.is_some(),
             "execution_mode": self.mode.0,
             "free_dimension_overrides": overrides,
             "graph_optimization_level": self.level.0,
@@ -205,8 +245,62 @@ impl Options {
     }
 }
 
+fn path_at(at: &At<'_>) -> Result<PathBuf> {
+    let text = at.value.as_str().filter(|text| !text.is_empty() && !text.contains('\0'));
+    text.map(PathBuf::from).ok_or_else(|| at.wrong("a path"))
+}
+
+fn profile_at(wanted: bool, prefix: Option<At<'_>>) -> Result<Option<PathBuf>> {
+    match prefix {
+        Some(at) if !wanted => Err(at.wrong("it only with enable_profiling")),
+        Some(at) => path_at(&at).map(Some),
+        None => Ok(wanted.then(|| PathBuf::from(PROFILE))),
+    }
+}
+
 fn narrow(value: Option<i64>, default: i32) -> i32 {
     value.and_then(|value| i32::try_from(value).ok()).unwrap_or(default)
+}
+
+/// What of a model is loaded.
+#[derive(Clone, Copy)]
+pub(super) enum Form<'a> {
+    /// The model as it is; optimised, it is also written there.
+    Model(Option<&'a Draft>),
+    /// The model as it was optimised before.
+    Optimised,
+}
+
+impl<'a> Form<'a> {
+    fn draft(self) -> Option<&'a Draft> {
+        if let Form::Model(draft) = self { draft } else { None }
+    }
+}
+
+/// Files that the library writes to, as it takes their names.
+struct Paths {
+    model: Option<Vec<os_char>>,
+    weights: Option<CString>,
+    profile: Option<Vec<os_char>>,
+}
+
+impl Paths {
+    fn give(&self, built: SessionOptions) -> std::result::Result<SessionOptions, Failure> {
+        const WEIGHTS: &CStr = c"session.optimized_model_external_initializers_file_name";
+        // SAFETY: the options are alive, and the names live through the calls.
+        unsafe {
+            if let Some(model) = &self.model {
+                ort!(built.library, SetOptimizedModelFilePath(built.ptr, model.as_ptr()))?;
+            }
+            if let Some(weights) = &self.weights {
+                ort!(built.library, AddSessionConfigEntry(built.ptr, WEIGHTS.as_ptr(), weights.as_ptr()))?;
+            }
+            if let Some(profile) = &self.profile {
+                ort!(built.library, EnableProfiling(built.ptr, profile.as_ptr()))?;
+            }
+        }
+        Ok(built)
+    }
 }
 
 /// The library's session options; released at the end.
@@ -222,78 +316,22 @@ impl Drop for SessionOptions {
     }
 }
 
-/// A value in the options, and its JSON path.
-struct At<'a> {
-    path: String,
-    value: &'a Value,
+fn providers_at(at: &At<'_>) -> Result<Vec<Provider>> {
+    at.items()?.map(|item| provider_at(&item)).collect()
 }
 
-impl At<'_> {
-    #[cold]
-    fn wrong(&self, expected: &str) -> NnrpError {
-        let got = excerpt(&self.value.to_string());
-        let message = format!("{}: expected {expected}, got {got}", self.path);
-        NnrpError::new(Reason::InvalidOption, message).with("path", self.path.clone()).with("expected", expected).with("got", got)
-    }
-
-    fn boolean(&self) -> Result<bool> {
-        self.value.as_bool().ok_or_else(|| self.wrong("true or false"))
-    }
-
-    fn integer(&self, least: i64, most: i64) -> Result<i64> {
-        let value = self.value.as_i64().filter(|value| (least..=most).contains(value));
-        value.ok_or_else(|| self.wrong(&format!("a whole number from {least} to {most}")))
-    }
-
-    fn choice<T: Copy>(&self, choices: &[(&'static str, T)]) -> Result<(&'static str, T)> {
-        let chosen = choices.iter().find(|(name, _)| self.value.as_str() == Some(name)).copied();
-        chosen.ok_or_else(|| self.wrong(&format!("one of {}", choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "))))
-    }
-
-    fn children(&self) -> Result<impl Iterator<Item = (&String, At<'_>)>> {
-        let object = self.value.as_object().ok_or_else(|| self.wrong("an object"))?;
-        Ok(object.iter().map(|(key, value)| (key, At { path: format!("{}['{}']", self.path, excerpt(key)), value })))
-    }
-
-    fn text(&self) -> Result<CString> {
-        let text = match self.value {
-            Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            _ => return Err(self.wrong("a string")),
-        };
-        CString::new(text).map_err(|_| self.wrong("a string without NUL"))
-    }
-
-    fn key(&self, key: &str) -> Result<CString> {
-        CString::new(key).map_err(|_| self.wrong("a name without NUL"))
-    }
-
-    fn texts(&self) -> Result<Texts> {
-        self.children()?.map(|(key, child)| Ok((child.key(key)?, child.text()?))).collect()
-    }
-
-    fn sizes(&self) -> Result<Vec<(CString, i64)>> {
-        self.children()?.map(|(key, child)| Ok((child.key(key)?, child.integer(0, i64::MAX)?))).collect()
-    }
-
-    fn providers(&self) -> Result<Vec<Provider>> {
-        let list = self.value.as_array().ok_or_else(|| self.wrong("an array"))?;
-        list.iter().enumerate().map(|(index, value)| At { path: format!("{}[{index}]", self.path), value }.provider()).collect()
-    }
-
-    fn provider(&self) -> Result<Provider> {
-        let expected = "a name, or an array of a name and an object";
-        let (name, options) = match self.value {
-            Value::String(name) => (name, None),
-            Value::Array(pair) => match pair.as_slice() {
-                [Value::String(name)] => (name, None),
-                [Value::String(name), value] => (name, Some(At { path: format!("{}[1]", self.path), value })),
-                _ => return Err(self.wrong(expected)),
-            },
-            _ => return Err(self.wrong(expected)),
-        };
-        Ok(Provider { name: name.clone(), options: options.map_or(Ok(Texts::new()), |options| options.texts())? })
-    }
+fn provider_at(at: &At<'_>) -> Result<Provider> {
+    let expected = "a name, or an array of a name and an object";
+    let (name, options) = match at.value {
+        Value::String(name) => (name, None),
+        Value::Array(pair) => match pair.as_slice() {
+            [Value::String(name)] => (name, None),
+            [Value::String(name), value] => (name, Some(At { path: format!("{}[1]", at.path), value })),
+            _ => return Err(at.wrong(expected)),
+        },
+        _ => return Err(at.wrong(expected)),
+    };
+    Ok(Provider { name: name.clone(), options: options.map_or(Ok(Texts::new()), |options| options.texts())? })
 }
 
 #[cfg(test)]
@@ -334,6 +372,9 @@ mod tests {
             (json!({"providers": [7]}), "options.providers[0]"),
             (json!({"providers": ["A", ["B", {"x": null}]]}), "options.providers[1][1]['x']"),
             (json!({"log_severity_level": 5}), "options.log_severity_level"),
+            (json!({"optimized_model_cache": ""}), "options.optimized_model_cache"),
+            (json!({"enable_profiling": true, "profile_file_prefix": "a\0"}), "options.profile_file_prefix"),
+            (json!({"profile_file_prefix": "p"}), "options.profile_file_prefix"),
             (json!({"use_per_session_threads": false, "intra_op_num_threads": 1}), "options.use_per_session_threads"),
         ] {
             let error = parse(options).unwrap_err();

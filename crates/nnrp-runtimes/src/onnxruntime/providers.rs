@@ -1,7 +1,7 @@
 //! Execution providers: which there are, and how each is asked for. One that is asked for and cannot be had is an error, never a fallback.
 use super::failure::Failure;
 use super::library::{Library, ort};
-use super::options::Texts;
+use crate::options::Texts;
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result};
 use ort_sys::{OrtSessionOptions, OrtStatusPtr, c_char};
@@ -28,6 +28,45 @@ pub(super) fn available(library: &Library) -> std::result::Result<Vec<String>, F
         ort!(library, ReleaseAvailableProviders(names, count))?;
         Ok(found)
     }
+}
+
+/// Brings the providers together with the device that was asked for: without providers, the one that has the device.
+///
+/// # Errors
+/// `INVALID_OPTION` when they contradict each other; `DEVICE_NOT_FOUND` for a device that no provider of the library has.
+pub(super) fn place(library: &Library, providers: &mut Vec<Provider>, asked: &str) -> Result<()> {
+    if asked == "auto" {
+        return Ok(());
+    }
+    let (kind, id) = asked.split_once(':').map_or((asked, None), |(kind, id)| (kind, Some(id)));
+    let name = match kind {
+        "cpu" if id.is_none() => CPU,
+        "cuda" => "CUDAExecutionProvider",
+        "rocm" => "ROCMExecutionProvider",
+        name => name,
+    };
+    let Some(first) = providers.first() else {
+        let available = available(library).map_err(|failure| failure.into_load_error(None))?;
+        let number = id.map(|id| id.parse::<u16>().map(|id| (c"device_id".to_owned(), CString::new(id.to_string()).unwrap_or_default())));
+        return match number.transpose() {
+            Ok(id) if available.iter().any(|known| known == name) => {
+                providers.extend((name != CPU).then(|| Provider { name: name.to_owned(), options: id.into_iter().collect() }));
+                Ok(())
+            }
+            _ => {
+                let asked = excerpt(asked);
+                let message = format!("device '{asked}' is not there; available to onnxruntime: cpu, {}", available.join(", "));
+                Err(NnrpError::new(Reason::DeviceNotFound, message).with("device", asked).with("available", available))
+            }
+        };
+    };
+    let held = device(providers);
+    if first.name == asked || held == asked || (id.is_none() && held.strip_suffix(":0") == Some(asked)) {
+        return Ok(());
+    }
+    let (asked, first) = (excerpt(asked), excerpt(&first.name));
+    let message = format!("device '{asked}' and options.providers, which begin with '{first}' on '{held}', contradict each other: give one of them");
+    Err(NnrpError::new(Reason::InvalidOption, message).with("path", "options.providers").with("device", asked).with("got", first))
 }
 
 /// Refuses what the library was not built with.
@@ -150,9 +189,11 @@ pub(super) fn cpu_only(providers: &[Provider]) -> bool {
 /// The device of the preferred provider: `cpu`, `cuda:0`.
 pub(super) fn device(providers: &[Provider]) -> String {
     let Some(first) = providers.first() else { return "cpu".to_owned() };
-    let id = first.options.iter().find(|(key, _)| key.as_bytes() == b"device_id").map_or("0".into(), |(_, value)| value.to_string_lossy());
+    let option = |name: &str| first.options.iter().find(|(key, _)| key.as_bytes() == name.as_bytes()).map(|(_, value)| value.to_string_lossy());
+    let id = option("device_id").unwrap_or("0".into());
     match first.name.as_str() {
         CPU | "XnnpackExecutionProvider" | "DnnlExecutionProvider" | "AzureExecutionProvider" => "cpu".to_owned(),
+        "OpenVINOExecutionProvider" if option("device_type").is_none_or(|kind| kind == "CPU") => "cpu".to_owned(),
         "CUDAExecutionProvider" | "TensorrtExecutionProvider" | "NvTensorRTRTXExecutionProvider" => format!("cuda:{id}"),
         "ROCMExecutionProvider" | "MIGraphXExecutionProvider" => format!("rocm:{id}"),
         name => name.strip_suffix("ExecutionProvider").unwrap_or(name).to_ascii_lowercase(),

@@ -1,16 +1,19 @@
 //! A model that the library has loaded, and its runs.
+use super::cache::Kept;
 use super::library::{Library, ort};
-use super::options::Options;
+use super::options::{Form, Options};
 use super::value::{Trouble, Value, Values};
 use super::{failure::Failure, providers, signature};
-use crate::file;
-use nnrp_core::{Concurrency, Control, ModelSpec, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Tensor};
+use crate::format;
+use nnrp_core::runtime::{Room, placed};
+use nnrp_core::{Concurrency, Control, Data, ModelSpec, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Tensor, Threads};
 use ort_sys::{OrtRunOptions, OrtSession, os_char};
 use smallvec::SmallVec;
 use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 
 /// The library's session; released when the last output that lies in its memory is gone.
 pub(super) struct Handle {
@@ -30,26 +33,54 @@ impl Drop for Handle {
     }
 }
 
-fn create(library: &'static Library, spec: &ModelSpec, options: &Options) -> Result<std::result::Result<Handle, Failure>> {
-    let built = options.build(library)?;
-    let path = os_path(&spec.path)?;
+fn create(library: &'static Library, path: &Path, options: &Options, form: Form<'_>) -> Result<std::result::Result<Handle, Failure>> {
+    let built = options.build(library, form)?;
+    let path = os_path(path)?;
     let mut handle = Handle { ptr: null_mut(), library };
     // SAFETY: the environment lives as long as the process; path and options through the call; the session is ours to release.
     let created = unsafe { ort!(library, CreateSession(library.env, path.as_ptr(), built.ptr, &mut handle.ptr)) };
     Ok(created.map(|()| handle))
 }
 
+/// Loads the model; with threads of its own where the process has none to share.
+fn open(library: &'static Library, path: &Path, options: &mut Options, form: Form<'_>) -> Result<std::result::Result<Handle, Failure>> {
+    match create(library, path, options, form)? {
+        Err(failure) if failure.wants_own_threads() => {
+            options.give_own_threads(library.threads);
+            create(library, path, options, form)
+        }
+        created => Ok(created),
+    }
+}
+
+/// Loads the model as it was optimised before, or optimises it and keeps that; tells which.
+fn open_kept(library: &'static Library, spec: &ModelSpec, options: &mut Options, kept: &Kept) -> Result<(Handle, &'static str)> {
+    if let Some(path) = kept.found() {
+        if let Ok(handle) = open(library, path, options, Form::Optimised)? {
+            return Ok((handle, "read"));
+        }
+        kept.forget();
+    }
+    let draft = kept.draft();
+    let opened = open(library, &spec.path, options, Form::Model(Some(&draft)))?;
+    let handle = opened.map_err(|failure| failure.into_load_error(Some(&spec.path)))?;
+    kept.keep(draft)?;
+    Ok((handle, "written"))
+}
+
 /// One loaded model.
 pub(super) struct OnnxSession {
     handle: Arc<Handle>,
-    library: &'static Library,
-    info: SessionInfo,
+    pub(super) library: &'static Library,
+    pub(super) info: SessionInfo,
     inputs: Vec<CString>,
     outputs: Vec<CString>,
-    may_be_none: Vec<bool>,
-    cpu_only: bool,
+    pub(super) may_be_none: Vec<bool>,
+    pub(super) cpu_only: bool,
     /// Stripped from what the library says.
     path: PathBuf,
+    /// Of each output, whether the library writes it where it is told to.
+    pub(super) places: Vec<AtomicU8>,
 }
 
 type Pointers<T> = SmallVec<[T; 4]>;
@@ -57,16 +88,20 @@ type Pointers<T> = SmallVec<[T; 4]>;
 impl OnnxSession {
     /// Loads the file with the model's options.
     pub(super) fn load(library: &'static Library, spec: &ModelSpec) -> Result<OnnxSession> {
-        let format = file::format(&spec.path)?;
+        let format = format::expect(&spec.path, super::NAME, &super::FORMATS)?;
         let mut options = Options::parse(&spec.options, library.threads)?;
-        let created = match create(library, spec, &options)? {
-            Err(failure) if failure.wants_own_threads() => {
-                options.give_own_threads(library.threads);
-                create(library, spec, &options)?
+        options.agree(library, spec)?;
+        let (handle, cached) = match options.cache.clone() {
+            None => {
+                let opened = open(library, &spec.path, &mut options, Form::Model(None))?;
+                (opened.map_err(|failure| failure.into_load_error(Some(&spec.path)))?, None)
             }
-            created => created,
+            Some(folder) => {
+                let kept = Kept::of(&folder, &spec.path, format, &options.effective(library).into())?;
+                let (handle, how) = open_kept(library, spec, &mut options, &kept)?;
+                (handle, Some(how))
+            }
         };
-        let handle = created.map_err(|failure| failure.into_load_error(Some(&spec.path)))?;
         let read = signature::read(library, handle.ptr)?;
         let info = SessionInfo {
             signature: read.signature,
@@ -75,14 +110,17 @@ impl OnnxSession {
             format: format.to_owned(),
             device: providers::device(&options.providers),
             concurrency: Concurrency::Shared,
+            threads: Threads::Any,
             cancellable: true,
-            settings: options.effective(library),
+            streams: false,
+            settings: options.effective(library).into_iter().chain(cached.map(|how| ("optimized_model_cache".to_owned(), how.into()))).collect(),
         };
         Ok(OnnxSession {
             handle: Arc::new(handle),
             library,
             info,
             inputs: read.inputs,
+            places: read.outputs.iter().map(|_| AtomicU8::new(super::room::UNKNOWN)).collect(),
             outputs: read.outputs,
             may_be_none: read.may_be_none,
             cpu_only: providers::cpu_only(&options.providers),
@@ -134,7 +172,13 @@ impl OnnxSession {
         NnrpError::new(Reason::NotOffered, format!("output '{name}': {what}")).with("output", name)
     }
 
-    fn try_run(&self, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>) -> std::result::Result<Outputs, Trouble> {
+    fn try_run(
+        &self,
+        inputs: &[Option<Tensor<'_>>],
+        outputs: &[usize],
+        control: Control<'_>,
+        room: Option<&dyn Room>,
+    ) -> std::result::Result<Outputs, Trouble> {
         let bug = || Trouble::Ours(NnrpError::new(Reason::Bug, "a run with other inputs or outputs than the signature's"));
         if inputs.len() != self.inputs.len() {
             return Err(bug());
@@ -143,12 +187,34 @@ impl OnnxSession {
         let names = names.collect::<Option<Pointers<*const c_char>>>().ok_or_else(bug)?;
         let feed = self.feed(inputs)?;
         let mut results = Values::none(self.library, outputs.len());
-        self.execute(&feed, &names, &mut results, control)?;
+        let mut prepared = room.map(|room| self.prepare(inputs, outputs, room, &mut results)).unwrap_or_default();
+        let mut ran = self.execute(&feed, &names, &mut results, control);
+        if !self.proves_right(outputs, &prepared, ran.is_ok()) && control.stop.is_none_or(|stop| stop.cause().is_none()) {
+            prepared.clear();
+            results = Values::none(self.library, outputs.len());
+            let failed = ran.is_err();
+            ran = self.execute(&feed, &names, &mut results, control);
+            if failed && ran.is_ok() {
+                self.place_never(outputs);
+            }
+        }
+        ran?;
         let mut tensors = Outputs::new();
         for (slot, &index) in outputs.iter().enumerate() {
-            tensors.push(self.output(results.take(slot), index, inputs)?);
+            let value = results.take(slot);
+            tensors.push(match prepared.get_mut(slot).and_then(Option::take) {
+                Some((datatype, shape, place)) if value.lies_at((*place).as_ref())? => Tensor { datatype, shape, data: Data::Shared(placed(place)) },
+                _ => self.output(value, index, inputs)?,
+            });
         }
         Ok(tensors)
+    }
+
+    fn told(&self, trouble: Trouble) -> NnrpError {
+        match trouble {
+            Trouble::Library(failure) => failure.into_run_error(&self.path),
+            Trouble::Ours(error) => error,
+        }
     }
 }
 
@@ -158,10 +224,11 @@ impl Session for OnnxSession {
     }
 
     fn run(&self, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>) -> Result<Outputs> {
-        self.try_run(inputs, outputs, control).map_err(|trouble| match trouble {
-            Trouble::Library(failure) => failure.into_run_error(&self.path),
-            Trouble::Ours(error) => error,
-        })
+        self.try_run(inputs, outputs, control, None).map_err(|trouble| self.told(trouble))
+    }
+
+    fn run_into(&self, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>, room: &dyn Room) -> Result<Outputs> {
+        self.try_run(inputs, outputs, control, Some(room)).map_err(|trouble| self.told(trouble))
     }
 }
 
@@ -204,14 +271,14 @@ impl Drop for RunOptions {
 }
 
 #[cfg(unix)]
-fn os_path(path: &Path) -> Result<Vec<os_char>> {
+pub(super) fn os_path(path: &Path) -> Result<Vec<os_char>> {
     use std::os::unix::ffi::OsStrExt;
     let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| NnrpError::new(Reason::FileNotFound, "model file: no such file"))?;
     Ok(path.as_bytes_with_nul().iter().map(|&byte| byte as os_char).collect())
 }
 
 #[cfg(windows)]
-fn os_path(path: &Path) -> Result<Vec<os_char>> {
+pub(super) fn os_path(path: &Path) -> Result<Vec<os_char>> {
     use std::os::windows::ffi::OsStrExt;
     Ok(path.as_os_str().encode_wide().chain([0]).collect())
 }

@@ -107,7 +107,7 @@ impl Reader<'_> {
             let message = format!("{kind} '{name}': its elements have no datatype here, ONNX type {element}");
             NnrpError::new(Reason::NotOffered, message).with(kind, name).with("onnx_type", element)
         })?;
-        Ok(TensorSpec { name: name.into(), datatype, shape, symbols, optional: false })
+        Ok(TensorSpec { name: name.into(), datatype, shape, symbols, ranges: vec![], optional: false })
     }
 }
 

@@ -59,6 +59,17 @@ impl Value {
         Ok(value)
     }
 
+    /// A value over bytes that a run will write to, which must outlive it.
+    pub(super) fn writing(library: &'static Library, datatype: Datatype, shape: &Shape, bytes: &mut [u8]) -> std::result::Result<Value, Failure> {
+        let mut value = Value { ptr: null_mut(), library };
+        // SAFETY: the library writes to the bytes only while it runs, checks their length against the shape, and the caller keeps them alive.
+        unsafe {
+            let (data, element) = (bytes.as_mut_ptr().cast(), element_of(datatype));
+            ort!(library, CreateTensorWithDataAsOrtValue(library.cpu, data, bytes.len(), shape.as_ptr(), shape.len(), element, &mut value.ptr))?;
+        }
+        Ok(value)
+    }
+
     fn of_strings(library: &'static Library, tensor: &Tensor<'_>) -> std::result::Result<Value, Trouble> {
         let wrong = || Trouble::Ours(NnrpError::new(Reason::ByteSizeMismatch, "BYTES elements do not add up to the shape"));
         let count = element_count(&tensor.shape).ok_or_else(wrong)?;
@@ -90,6 +101,14 @@ impl Value {
         // SAFETY: the value is alive.
         unsafe { ort!(self.library, HasValue(self.ptr, &mut has)) }?;
         Ok(has != 0)
+    }
+
+    /// Whether the elements begin there.
+    pub(super) fn lies_at(&self, bytes: &[u8]) -> std::result::Result<bool, Failure> {
+        let mut data = null_mut();
+        // SAFETY: the value is alive and holds numbers.
+        unsafe { ort!(self.library, GetTensorMutableData(self.ptr, &mut data)) }?;
+        Ok(data.cast_const().cast() == bytes.as_ptr())
     }
 
     /// Whether the CPU can read the elements.
@@ -209,6 +228,14 @@ impl Values {
     #[inline]
     pub(super) fn push(&mut self, mut value: Value) {
         self.ptrs.push(std::mem::replace(&mut value.ptr, null_mut()));
+    }
+
+    /// Puts a value at a place, for a run to write to.
+    pub(super) fn put(&mut self, place: usize, mut value: Value) {
+        drop(self.take(place));
+        if let Some(ptr) = self.ptrs.get_mut(place) {
+            std::mem::swap(ptr, &mut value.ptr);
+        }
     }
 
     /// The value at a place, which is empty from then on.

@@ -1,6 +1,7 @@
-use crate::common::{load, load_with, runtime};
-use nnrp_core::{Concurrency, Datatype, Reason, Runtime, TensorSpec};
-use serde_json::json;
+use super::{load, load_with};
+use crate::common::{model, onnxruntime, spec};
+use nnrp_core::{Concurrency, Datatype, ModelSpec, NnrpError, Precision, Reason, Runtime, Session, TensorSpec};
+use serde_json::{Value, json};
 
 fn shape(spec: &TensorSpec) -> Option<Vec<i64>> {
     spec.shape.as_ref().map(|shape| shape.to_vec())
@@ -8,7 +9,7 @@ fn shape(spec: &TensorSpec) -> Option<Vec<i64>> {
 
 #[test]
 fn the_runtime_tells_its_version_its_providers_and_its_options() {
-    let info = runtime().info();
+    let info = onnxruntime().info();
     assert_eq!(info.name, "onnxruntime");
     assert!(info.version.starts_with("1."), "{}", info.version);
     assert!(info.devices.contains(&"CPUExecutionProvider".to_owned()));
@@ -26,7 +27,7 @@ fn a_signature_has_names_datatypes_and_symbolic_dimensions() {
 
 #[test]
 fn a_scalar_is_not_a_tensor_of_any_rank() {
-    let knows = runtime().version().is_ok_and(|version| version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok()) >= Some(24));
+    let knows = onnxruntime().version().is_ok_and(|version| version.split('.').nth(1).and_then(|minor| minor.parse::<u32>().ok()) >= Some(24));
     assert_eq!(shape(&load("scalar").info().signature.inputs[0]), knows.then(Vec::new));
     assert_eq!(shape(&load("any_rank").info().signature.inputs[0]), None);
 }
@@ -96,7 +97,7 @@ fn a_provider_that_is_not_there_is_an_error_that_lists_those_that_are() {
 #[test]
 fn a_provider_is_given_its_options() {
     let azure = "AzureExecutionProvider";
-    if runtime().info().devices.iter().any(|device| device == azure) {
+    if onnxruntime().info().devices.iter().any(|device| device == azure) {
         let session = load_with("double", json!({"providers": [[azure, {}]]})).unwrap();
         assert_eq!(session.info().settings["providers"], json!([[azure, {}], ["CPUExecutionProvider", {}]]));
     }
@@ -109,4 +110,47 @@ fn an_option_that_is_not_known_is_refused() {
     let error = load_with("double", json!({"intra_threads": 2})).err().unwrap();
     assert!(error.is(Reason::UnknownOption), "{error:?}");
     assert!(error.details()["known"].as_array().is_some_and(|known| known.contains(&json!("intra_op_num_threads"))));
+}
+
+fn load_on(device: &str, precision: Precision, options: Value) -> Result<Box<dyn Session>, NnrpError> {
+    onnxruntime().load(&ModelSpec { device: device.to_owned(), precision, ..spec(&model("double"), options) })
+}
+
+#[test]
+fn a_device_and_the_providers_say_the_same_or_the_load_is_refused() {
+    let cpu = json!({"providers": ["CPUExecutionProvider"]});
+    for (device, options) in [("auto", json!({})), ("auto", cpu.clone()), ("cpu", json!({})), ("cpu", cpu.clone()), ("CPUExecutionProvider", cpu.clone())] {
+        let session = load_on(device, Precision::Strict, options).unwrap();
+        let info = session.info();
+        assert_eq!((&*info.device, &info.settings["device"]), ("cpu", &json!("cpu")));
+    }
+    for device in ["cuda:0", "cuda", "CUDAExecutionProvider", "GPU"] {
+        let error = load_on(device, Precision::Strict, cpu.clone()).err().unwrap();
+        assert!(error.is(Reason::InvalidOption), "{error:?}");
+        assert!(error.message().contains(device) && error.message().contains("CPUExecutionProvider"), "{error}");
+    }
+    for device in ["NoSuchExecutionProvider", "GPU", "cpu:1", "cuda:x", ""] {
+        let error = load_on(device, Precision::Strict, json!({})).err().unwrap();
+        assert!(error.is(Reason::DeviceNotFound) && error.details()["available"].is_array(), "{error:?}");
+    }
+    let has_cuda = onnxruntime().info().devices.iter().any(|device| device == "CUDAExecutionProvider");
+    assert!(has_cuda || load_on("cuda:0", Precision::Strict, json!({})).err().unwrap().is(Reason::DeviceNotFound));
+}
+
+#[test]
+fn a_precision_that_is_not_the_models_own_is_not_offered() {
+    for precision in [Precision::Strict, Precision::Fast] {
+        assert_eq!(load_on("auto", precision, json!({})).unwrap().info().settings["precision"], "strict");
+    }
+    for (precision, name) in [(Precision::Bf16, "bf16"), (Precision::Fp16, "fp16"), (Precision::Int8, "int8")] {
+        let error = load_on("auto", precision, json!({})).err().unwrap();
+        assert!(error.is(Reason::NotOffered) && error.message().contains(&format!("convert the model to {name}")), "{error:?}");
+    }
+}
+
+#[test]
+fn a_format_that_the_runtime_does_not_read_is_named_with_those_that_it_reads() {
+    let error = onnxruntime().load(&spec(&crate::common::file("double.tflite"), json!({}))).err().unwrap();
+    assert!(error.is(Reason::NotOffered), "{error:?}");
+    assert_eq!((&error.details()["format"], &error.details()["reads"]), (&json!("tflite"), &json!(["onnx", "ort"])));
 }

@@ -1,35 +1,11 @@
-use crate::common::{load, load_with, model, runtime, spec};
+use super::{load, load_with};
+use crate::common::{Scratch, corrupted, model, onnxruntime, spec, tells_no_path};
 use nnrp_core::{Control, Datatype, NnrpError, Reason, Runtime, Tensor};
-use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-
-/// A file of its own for one test; gone at its end.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str, bytes: &[u8]) -> Scratch {
-        let path = std::env::temp_dir().join(format!("nnrp-{}-{name}.onnx", std::process::id()));
-        std::fs::write(&path, bytes).unwrap();
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _gone = std::fs::remove_file(&self.0);
-    }
-}
+use serde_json::json;
+use std::path::Path;
 
 fn refused(path: &Path) -> NnrpError {
-    runtime().load(&spec(path, json!({}))).err().expect("the file is refused")
-}
-
-fn tells_no_path(error: &NnrpError) {
-    let told = format!("{} {}", error.message(), Value::Object(error.details().clone()));
-    let (ours, scratch) = (env!("CARGO_MANIFEST_DIR").trim_end_matches("/crates/nnrp-runtimes"), std::env::temp_dir());
-    for path in [ours, scratch.to_str().unwrap(), "/onnxruntime_src", "test-models", ".onnx", ".cc"] {
-        assert!(!told.contains(path), "{path} in {told}");
-    }
+    onnxruntime().load(&spec(path, json!({}))).err().expect("the file is refused")
 }
 
 #[test]
@@ -41,7 +17,7 @@ fn a_file_that_is_not_there_is_not_found() {
 
 #[test]
 fn a_folder_and_an_empty_file_are_no_models() {
-    let empty = Scratch::new("empty", b"");
+    let empty = Scratch::new("empty.onnx", b"");
     for path in [std::env::temp_dir(), empty.0.clone()] {
         let error = refused(&path);
         assert!(error.is(Reason::InvalidModel), "{error:?}");
@@ -52,8 +28,8 @@ fn a_folder_and_an_empty_file_are_no_models() {
 #[test]
 fn a_file_of_something_else_is_no_model() {
     for (name, bytes) in [("text", &b"hello, this is text\n"[..]), ("zeros", &[0; 4096]), ("ort", b"\x20\0\0\0ORTM garbage garbage garbage")] {
-        let file = Scratch::new(name, bytes);
-        let error = refused(&file.0);
+        let scratch = Scratch::new(&format!("{name}.onnx"), bytes);
+        let error = refused(&scratch.0);
         assert!(error.is(Reason::InvalidModel), "{name}: {error:?}");
         assert_eq!(error.details()["runtime"], "onnxruntime");
         tells_no_path(&error);
@@ -64,9 +40,9 @@ fn a_file_of_something_else_is_no_model() {
 fn a_truncated_model_is_refused_wherever_it_ends() {
     let whole = std::fs::read(model("double")).unwrap();
     for length in 1..whole.len() {
-        let file = Scratch::new("truncated", &whole[..length]);
+        let file = Scratch::new("truncated.onnx", &whole[..length]);
         // What is cut off at the end of the graph may be no more than the opset or the metadata.
-        if let Err(error) = runtime().load(&spec(&file.0, json!({}))) {
+        if let Err(error) = onnxruntime().load(&spec(&file.0, json!({}))) {
             assert!(error.is(Reason::InvalidModel), "{length}: {error:?} {:?}", error.details());
             tells_no_path(&error);
         } else {
@@ -79,16 +55,9 @@ fn a_truncated_model_is_refused_wherever_it_ends() {
 fn a_corrupt_model_never_crashes_and_its_error_tells_no_path() {
     for name in ["double", "loop", "described", "optional_output"] {
         let whole = std::fs::read(model(name)).unwrap();
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        for _ in 0..150 {
-            let mut bytes = whole.clone();
-            for _ in 0..3 {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let place = (state >> 33) as usize % bytes.len();
-                bytes[place] = (state >> 20) as u8;
-            }
-            let file = Scratch::new("corrupt", &bytes);
-            if let Err(error) = runtime().load(&spec(&file.0, json!({}))) {
+        for bytes in corrupted(&whole, 150) {
+            let file = Scratch::new("corrupt.onnx", &bytes);
+            if let Err(error) = onnxruntime().load(&spec(&file.0, json!({}))) {
                 let known = [Reason::InvalidModel, Reason::LoadFailed, Reason::NotOffered];
                 assert!(known.iter().any(|&reason| error.is(reason)), "{error:?}");
                 tells_no_path(&error);

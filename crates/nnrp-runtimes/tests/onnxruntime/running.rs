@@ -1,22 +1,8 @@
-use crate::common::load;
+use super::load;
+use crate::common::{f32s, run, values};
 use nnrp_core::tensor::push_bytes_element;
-use nnrp_core::{AlignedBuf, Control, Datatype, Outputs, Reason, Result, Session, Tensor};
+use nnrp_core::{AlignedBuf, Datatype, Reason, Session, Tensor};
 use std::sync::Arc;
-
-fn f32s<'a>(shape: &[i64], values: &'a [f32]) -> Tensor<'a> {
-    // SAFETY: any bytes of floats are bytes, and they are borrowed as long.
-    let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) };
-    Tensor::borrowed(Datatype::Fp32, shape, bytes)
-}
-
-fn values(tensor: &Tensor<'_>) -> Vec<f32> {
-    assert_eq!(tensor.datatype, Datatype::Fp32);
-    tensor.bytes().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
-}
-
-fn run(session: &dyn Session, inputs: &[Option<Tensor<'_>>], outputs: &[usize]) -> Result<Outputs> {
-    session.run(inputs, outputs, Control::default())
-}
 
 fn strings(elements: &[&[u8]]) -> Vec<u8> {
     let mut bytes = Vec::new();

@@ -1,11 +1,11 @@
-use crate::common::load;
+use super::load;
 use nnrp_core::{Cause, Control, Datatype, Outputs, Result, Session, Stop, Tensor};
 use std::sync::Arc;
 use std::time::Duration;
 
 fn turns(session: &dyn Session, turns: i64, stop: &Stop) -> Result<Outputs> {
     let inputs = [Some(Tensor::from_values(Datatype::Int64, &[], vec![turns])), Some(Tensor::from_values(Datatype::Fp32, &[64, 64], vec![0.0_f32; 64 * 64]))];
-    session.run(&inputs, &[0], Control { stop: Some(stop) })
+    session.run(&inputs, &[0], Control { stop: Some(stop), ..Control::default() })
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! How a transport is driven: by the caller's own thread, or by one background thread.
 use super::{Endpoint, Question, Transport};
-use nnrp_core::{Cause, Code, NnrpError, Reason, Request, Response, Result};
+use nnrp_core::stop::{LOOK, Look};
+use nnrp_core::{Answers, Cause, Code, NnrpError, Reason, Request, Response, Result};
 use parking_lot::Mutex;
 use serde_json::Value;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{Notify, oneshot};
@@ -66,12 +67,17 @@ impl<T: Transport> Caller<T> {
                         answer = answer => answer,
                         () = raised.notified() => Err(match stop.cause() {
                             Some(Cause::Deadline) => self.late(),
-                            _ => NnrpError::new(Reason::ClientCancelled, "the request was cancelled while its answer was awaited"),
+                            _ => withdrawn(),
                         }),
                     }
                 })
             },
         )
+    }
+
+    pub(super) fn infer_looking(&self, request: &Request<'_, 'static>, look: Look<'_>) -> Result<Response> {
+        let call = T::prepare(request)?;
+        self.block(async |transport| looking(look, self.until(request.deadline, transport.infer(call))).await)
     }
 
     pub(super) fn infer_async(&self, request: &Request<'_, 'static>) -> Pending {
@@ -84,12 +90,35 @@ impl<T: Transport> Caller<T> {
         });
         Pending(match started {
             Ok(task) => Progress::Task(task),
-            Err(error) => Progress::Failed(Some(error)),
+            Err(error) => Progress::Failed(error),
         })
     }
 
-    pub(super) fn ask(&self, question: Question) -> Result<Value> {
-        self.block(async |transport| self.until(Some(Instant::now() + QUESTION_TIMEOUT), transport.ask(question)).await)
+    pub(super) fn stream(&self, request: &Request<'_, 'static>) -> Result<Answers> {
+        let call = T::prepare_stream(request)?;
+        let (endpoint, deadline, stop) = (self.endpoint.clone(), request.deadline, request.stop.clone().unwrap_or_default());
+        let (sink, end, answers) = Answers::channel(stop.clone());
+        let raised = Arc::new(Notify::new());
+        let raise = raised.clone();
+        stop.hear(move || raise.notify_one());
+        self.with_background(|background| {
+            let (transport, reader) = (background.transport.clone(), sink.clone());
+            background.handle.spawn(async move {
+                let ended = tokio::select! {
+                    biased;
+                    () = reader.closed() => return,
+                    () = raised.notified() => Err(NnrpError::new(Reason::ClientCancelled, "the request was cancelled while its answers were awaited")),
+                    ended = until(&endpoint, deadline, transport.stream(call, sink)) => ended,
+                };
+                let _left = end.send(ended);
+            });
+        })?;
+        Ok(answers)
+    }
+
+    pub(super) fn ask(&self, question: Question, look: Look<'_>) -> Result<Value> {
+        let until = Instant::now() + QUESTION_TIMEOUT;
+        self.block(async |transport| looking(look, self.until(Some(until), transport.ask(question))).await)
     }
 
     fn block<R>(&self, work: impl AsyncFnOnce(&T) -> Result<R>) -> Result<R> {
@@ -104,7 +133,13 @@ impl<T: Transport> Caller<T> {
         let mut lanes = self.lanes.lock();
         if whole && lanes.len() < LANES {
             lanes.push(lane);
+            return result;
         }
+        drop(lanes);
+        let Lane { transport, runtime } = lane;
+        drop(transport);
+        // Whoever looks a name up for it is not waited for.
+        runtime.shutdown_background();
         result
     }
 
@@ -139,6 +174,22 @@ impl<T: Transport> Caller<T> {
 }
 
 #[cold]
+fn withdrawn() -> NnrpError {
+    NnrpError::new(Reason::ClientCancelled, "the request was cancelled while its answer was awaited")
+}
+
+async fn looking<R>(look: Look<'_>, work: impl Future<Output = Result<R>>) -> Result<R> {
+    let mut work = pin!(work);
+    loop {
+        match tokio::time::timeout(LOOK, work.as_mut()).await {
+            Ok(result) => return result,
+            Err(_) if look() => return Err(withdrawn()),
+            Err(_) => {}
+        }
+    }
+}
+
+#[cold]
 fn late(endpoint: &Endpoint) -> NnrpError {
     NnrpError::new(Reason::Deadline, format!("{endpoint}: no answer before the request's deadline"))
 }
@@ -150,33 +201,32 @@ async fn until<R>(endpoint: &Endpoint, deadline: Option<Instant>, work: impl Fut
     }
 }
 
-/// An answer that is on its way; dropping it cancels the request.
+/// An answer that is on its way; dropping it cancels the request. It comes once: awaited again it is an error.
 pub struct Pending(Progress);
 
 enum Progress {
     Task(JoinHandle<Result<Response>>),
-    Failed(Option<NnrpError>),
+    /// What awaiting it gives from now on.
+    Failed(NnrpError),
 }
 
 impl Future for Pending {
     type Output = Result<Response>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Progress::Task(task) => Pin::new(task).poll(cx).map(|ended| {
-                ended.unwrap_or_else(|error| {
-                    Err(if error.is_panic() {
-                        NnrpError::new(Reason::Bug, "the client's background task ended early")
-                    } else {
-                        NnrpError::new(Reason::ClientCancelled, "the client was closed before the answer came")
-                    })
-                })
-            }),
-            Progress::Failed(error) => match error.take() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => Poll::Pending,
-            },
-        }
+        let task = match &mut self.0 {
+            Progress::Task(task) => task,
+            Progress::Failed(error) => return Poll::Ready(Err(error.clone())),
+        };
+        let ended = ready!(Pin::new(task).poll(cx));
+        self.0 = Progress::Failed(NnrpError::new(Reason::ClientCancelled, "the answer has come already, and comes once"));
+        Poll::Ready(ended.unwrap_or_else(|error| {
+            Err(if error.is_panic() {
+                NnrpError::new(Reason::Bug, "the client's background task ended early")
+            } else {
+                NnrpError::new(Reason::ClientCancelled, "the client was closed before the answer came")
+            })
+        }))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The gRPC form from the client's side: connections of HTTP/2, one call at a time on each, kept for the next.
-use super::link::Link;
+use super::link::{Form, Link, Links, Lost};
 use super::{Endpoint, Question, Transport};
 use crate::buffer::Pool;
 use crate::codec::proto::{self, messages as m};
-use crate::grpc::frame::{self, Parts};
-use crate::grpc::{CONNECTION_WINDOW, FRAME_SIZE, GRPC, SERVICE, STREAM_WINDOW, status, timeout};
+use crate::frame::grpc::{self, CONNECTION_WINDOW, FRAME_SIZE, GRPC, Parts, SERVICE, STREAM_WINDOW};
+use crate::frame::messages::Messages;
+use crate::frame::{status, streamed, timeout};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::client::{Builder, Connection, SendRequest};
@@ -12,20 +13,26 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, StatusCode, Uri, header};
 use http_body::{Body, Frame};
 use nnrp_core::{Code, NnrpError, Reason, Request, Response, Result};
-use parking_lot::Mutex;
 use prost::Message;
 use serde_json::{Value, json};
+use smallvec::SmallVec;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may pause within an answer.
 const PAUSE: Duration = Duration::from_secs(300);
+/// What small frames may cost beside their bytes before they are read. With less than this, many small answers of a stream that is read slowly end the
+/// connection before its window is full.
+const FRAMING: usize = 64 << 20;
+
 /// Largest answer, also once its typed contents are decoded.
 const ANSWER_LIMIT: usize = 2 << 30;
+
+const STREAM: &str = "ModelStreamInfer";
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("nnrp/", env!("CARGO_PKG_VERSION")));
 
@@ -41,7 +48,7 @@ pub(crate) struct Call {
 
 impl Call {
     fn new(method: &'static str, message: &impl Message) -> Result<Call> {
-        Ok(Call { method, parts: frame::frame(message)?, deadline: None })
+        Ok(Call { method, parts: grpc::frame(message)?, deadline: None })
     }
 }
 
@@ -49,8 +56,7 @@ impl Call {
 pub(crate) struct GrpcClient {
     endpoint: Endpoint,
     authority: Option<Authority>,
-    #[allow(clippy::vec_box, reason = "links move in and out of futures all the time")]
-    kept: Mutex<Vec<Box<GrpcLink>>>,
+    links: Links<GrpcLink>,
     pool: Pool,
 }
 
@@ -59,18 +65,34 @@ impl Transport for GrpcClient {
 
     fn open(endpoint: &Endpoint) -> Self {
         let authority = endpoint.to_string().parse().ok();
-        GrpcClient { endpoint: endpoint.clone(), authority, kept: Mutex::new(Vec::new()), pool: Pool::default() }
+        GrpcClient { endpoint: endpoint.clone(), authority, links: Links::new(), pool: Pool::default() }
     }
 
     fn prepare(request: &Request<'_, 'static>) -> Result<Call> {
         let mut message = proto::encode_request(request);
         let raws = std::mem::take(&mut message.raw_input_contents);
-        Ok(Call { method: "ModelInfer", parts: frame::frame_raw(&message, 7, raws)?, deadline: request.deadline })
+        Ok(Call { method: "ModelInfer", parts: grpc::frame_raw(&message, 7, raws)?, deadline: request.deadline })
     }
 
     async fn infer(&self, call: Call) -> Result<Response> {
         let message = self.exchange(&call).await?;
         proto::decode_response(proto::read_response(message, ANSWER_LIMIT)?)
+    }
+
+    fn prepare_stream(request: &Request<'_, 'static>) -> Result<Call> {
+        let mut message = streamed::encode_request(request);
+        let raws = std::mem::take(&mut message.raw_input_contents);
+        Ok(Call { method: STREAM, parts: grpc::frame_raw(&message, 7, raws)?, deadline: request.deadline })
+    }
+
+    async fn stream(&self, call: Call, sink: mpsc::Sender<Response>) -> Result<Response> {
+        let (mut link, response) = self.links.send(self, &self.endpoint, &call).await?;
+        let last = link.drive(self.answers(response, &sink)).await?;
+        // One that was left in the middle ends with its connection, for the server too.
+        if !link.ended() {
+            self.links.keep(link);
+        }
+        Ok(last)
     }
 
     async fn ask(&self, question: Question) -> Result<Value> {
@@ -125,46 +147,13 @@ impl GrpcClient {
         A::decode(self.exchange(&Call::new(method, message)?).await?).map_err(proto::malformed)
     }
 
-    /// Sends a call on a kept connection, or on a new one when there is none or the server has closed it meanwhile, and reads the answer.
     async fn exchange(&self, call: &Call) -> Result<Bytes> {
-        let (mut link, response) = self.send(call).await?;
+        let (mut link, response) = self.links.send(self, &self.endpoint, call).await?;
         let answer = link.drive(self.answer(response)).await;
         if !link.ended() {
-            self.kept.lock().push(link);
+            self.links.keep(link);
         }
         answer
-    }
-
-    async fn send(&self, call: &Call) -> Result<(Box<GrpcLink>, HttpResponse<RecvStream>)> {
-        loop {
-            let kept = self.kept.lock().pop();
-            let Some(mut link) = kept else { break };
-            match self.begin(&mut link, call).await? {
-                Ok(response) => return Ok((link, response)),
-                Err(_) if link.ended() => {}
-                Err(error) => return Err(self.lost(&error)),
-            }
-        }
-        // Boxed: it is rare, and would make each call's future as large as itself.
-        let mut link = Box::pin(self.connect()).await?;
-        let response = self.begin(&mut link, call).await?.map_err(|error| self.lost(&error))?;
-        Ok((link, response))
-    }
-
-    async fn begin(&self, link: &mut GrpcLink, call: &Call) -> Result<std::result::Result<HttpResponse<RecvStream>, h2::Error>> {
-        let request = self.request(call)?;
-        let mut sender = link.sender.clone();
-        let parts = call.parts.clone();
-        let sent = async move {
-            poll_fn(|cx| sender.poll_ready(cx)).await?;
-            let (answer, mut body) = sender.send_request(request, false)?;
-            let last = parts.len().saturating_sub(1);
-            for (index, part) in parts.into_iter().enumerate() {
-                body.send_data(part, index == last)?;
-            }
-            answer.await
-        };
-        Ok(link.drive(sent).await)
     }
 
     fn request(&self, call: &Call) -> Result<HttpRequest<()>> {
@@ -175,6 +164,9 @@ impl GrpcClient {
         headers.insert(header::CONTENT_TYPE, GRPC);
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::USER_AGENT, USER_AGENT);
+        if call.method == STREAM {
+            headers.insert(streamed::STATUS_ERRORS, HeaderValue::from_static("true"));
+        }
         if let Some(deadline) = call.deadline {
             timeout::insert(headers, deadline.saturating_duration_since(Instant::now()));
         }
@@ -189,33 +181,11 @@ impl GrpcClient {
         Uri::from_parts(parts).map_err(|_| self.endpoint.failed("not a host and a port"))
     }
 
-    async fn connect(&self) -> Result<Box<GrpcLink>> {
-        let Endpoint { host, port } = &self.endpoint;
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
-            .await
-            .map_err(|_| self.endpoint.failed("no connection within 10 s"))?
-            .map_err(|error| self.endpoint.failed(format_args!("no connection: {}", error.kind())))?;
-        let _ = stream.set_nodelay(true);
-        let mut http = Builder::new();
-        http.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).max_frame_size(FRAME_SIZE);
-        let made = http.handshake(stream).await.map_err(|error| self.lost(&error))?;
-        Ok(Box::new(Link::new(made)))
-    }
-
     async fn answer(&self, response: HttpResponse<RecvStream>) -> Result<Bytes> {
         let (head, body) = response.into_parts();
-        if let Some(Err(error)) = status::read(&head.headers) {
-            return Err(error);
-        }
-        if head.status != StatusCode::OK {
-            return Err(self.endpoint.failed(format_args!("expected a gRPC server, got HTTP status {}", head.status.as_u16())));
-        }
+        self.check(&head)?;
         let mut trailers = None;
-        let bounds = frame::Bounds { byte_size: ANSWER_LIMIT, pause: PAUSE, raw_tag: 6, pool: &self.pool };
-        let message = frame::read(&head.headers, &mut Answered(body), bounds, &mut trailers).await.map_err(|error| match error.code() {
-            Code::Cancelled => self.endpoint.failed("the connection was lost before the answer ended"),
-            _ => error,
-        })?;
+        let message = grpc::read(&head.headers, &mut Answered(body), self.bounds(), &mut trailers).await.map_err(|error| self.cut_off(error))?;
         match trailers.as_ref().or(Some(&head.headers)).and_then(status::read) {
             Some(Err(error)) => Err(error),
             Some(Ok(())) => message.ok_or_else(|| NnrpError::new(Reason::Malformed, format!("{}: expected an answer, got none", self.endpoint))),
@@ -223,11 +193,89 @@ impl GrpcClient {
         }
     }
 
+    /// Passes the answers of a stream on; gives the one without outputs that ends them.
+    async fn answers(&self, response: HttpResponse<RecvStream>, sink: &mpsc::Sender<Response>) -> Result<Response> {
+        let (head, body) = response.into_parts();
+        self.check(&head)?;
+        let mut messages = Messages::new(head.headers, Answered(body), &self.bounds());
+        let mut end = Response { model: "".into(), version: "".into(), id: None, outputs: SmallVec::new() };
+        while let Some(message) = messages.next().await.map_err(|error| self.cut_off(error))? {
+            let (answer, last) = streamed::decode(message, ANSWER_LIMIT)?;
+            if last && answer.outputs.is_empty() {
+                end = answer;
+            } else if sink.send(answer).await.is_err() {
+                return Err(NnrpError::new(Reason::ClientCancelled, "nobody reads the answers any more"));
+            }
+        }
+        match messages.trailers().and_then(status::read) {
+            Some(ended) => ended.map(|()| end),
+            None => Err(self.endpoint.failed("the answers ended without a status")),
+        }
+    }
+
+    fn check(&self, head: &http::response::Parts) -> Result<()> {
+        if let Some(Err(error)) = status::read(&head.headers) {
+            return Err(error);
+        }
+        if head.status != StatusCode::OK {
+            return Err(self.endpoint.failed(format_args!("expected a gRPC server, got HTTP status {}", head.status.as_u16())));
+        }
+        Ok(())
+    }
+
+    fn bounds(&self) -> grpc::Bounds<'_> {
+        grpc::Bounds { byte_size: ANSWER_LIMIT, pause: PAUSE, raw_tag: 6, pool: &self.pool, engine: None }
+    }
+
+    #[cold]
+    fn cut_off(&self, error: NnrpError) -> NnrpError {
+        if error.code() == Code::Cancelled { self.endpoint.failed("the connection was lost before the answer ended") } else { error }
+    }
+
     #[cold]
     fn lost(&self, error: &h2::Error) -> NnrpError {
         let why = if error.is_io() || error.is_remote() { "the connection was lost before the answer came" } else { "the server does not speak HTTP/2" };
         self.endpoint.failed(why)
     }
+}
+
+impl Form for GrpcClient {
+    type Call = Call;
+    type Link = GrpcLink;
+    type Answer = HttpResponse<RecvStream>;
+
+    async fn greet(&self, stream: TcpStream) -> Result<GrpcLink> {
+        let mut http = Builder::new();
+        http.enable_push(false).initial_window_size(STREAM_WINDOW).initial_connection_window_size(CONNECTION_WINDOW).max_frame_size(FRAME_SIZE);
+        http.data_frame_budget(FRAMING);
+        http.handshake(stream).await.map(Link::new).map_err(|error| self.lost(&error))
+    }
+
+    async fn send(&self, mut link: Box<GrpcLink>, call: &Call) -> std::result::Result<(Box<GrpcLink>, HttpResponse<RecvStream>), Lost> {
+        let request = self.request(call)?;
+        let mut sender = link.sender.clone();
+        let parts = call.parts.clone();
+        let mut unsent = true;
+        let sent = async {
+            poll_fn(|cx| sender.poll_ready(cx)).await?;
+            let (answer, mut body) = sender.send_request(request, false)?;
+            unsent = false;
+            let last = parts.len().saturating_sub(1);
+            for (index, part) in parts.into_iter().enumerate() {
+                body.send_data(part, index == last)?;
+            }
+            answer.await
+        };
+        match link.drive(sent).await {
+            Ok(answer) => Ok((link, answer)),
+            Err(error) => Err(Lost { error: self.lost(&error), unheard: unsent || closed(&error) }),
+        }
+    }
+}
+
+/// Whether the server closed the connection, or refused the call unseen.
+fn closed(error: &h2::Error) -> bool {
+    error.is_io() || error.is_remote() && (error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
 /// The body of an answer.

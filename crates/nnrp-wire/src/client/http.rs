@@ -1,25 +1,23 @@
 //! The REST form from the client's side: HTTP/1.1, tensors in binary, connections kept.
-use super::link::Link;
+use super::link::{Form, Link, Links, Lost};
 use super::{Endpoint, Question, Transport};
 use crate::buffer::Pool;
 use crate::codec::rest::{decode_error, decode_response, encode_request};
+use crate::frame::body::{self, Bounds, JSON_SIZE, number};
+use crate::frame::pieces::Pieces;
 use crate::io::Plain;
-use crate::rest::body::{self, Bounds, JSON_SIZE, number};
-use crate::rest::reply::Pieces;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request as HttpRequest, Response as HttpResponse, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::Builder;
+use hyper::client::conn::http1::{Builder, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
 use nnrp_core::{NnrpError, Reason, Request, Response, Result};
-use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a server may pause within an answer.
 const PAUSE: Duration = Duration::from_secs(300);
 /// Largest answer.
@@ -28,6 +26,8 @@ const ANSWER_LIMIT: usize = 2 << 30;
 const READ_SIZE: usize = 1 << 20;
 /// What stays as it is in a path.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'-').remove(b'~');
+
+type HttpLink = Link<SendRequest<Pieces>, Connection<TokioIo<Plain>, Pieces>>;
 
 /// A request on its way.
 #[derive(Clone)]
@@ -42,8 +42,7 @@ pub(crate) struct Call {
 pub(crate) struct HttpClient {
     endpoint: Endpoint,
     host: Option<HeaderValue>,
-    #[allow(clippy::vec_box, reason = "links move in and out of futures all the time")]
-    kept: Mutex<Vec<Box<Link>>>,
+    links: Links<HttpLink>,
     pool: Pool,
 }
 
@@ -52,7 +51,7 @@ impl Transport for HttpClient {
 
     fn open(endpoint: &Endpoint) -> Self {
         let host = HeaderValue::from_str(&endpoint.to_string()).ok();
-        HttpClient { endpoint: endpoint.clone(), host, kept: Mutex::new(Vec::new()), pool: Pool::default() }
+        HttpClient { endpoint: endpoint.clone(), host, links: Links::new(), pool: Pool::default() }
     }
 
     fn prepare(request: &Request<'_, 'static>) -> Result<Call> {
@@ -67,6 +66,14 @@ impl Transport for HttpClient {
             return Err(decode_error(status.as_u16(), &body));
         }
         decode_response(&body, json_size)
+    }
+
+    fn prepare_stream(_: &Request<'_, 'static>) -> Result<Call> {
+        Err(NnrpError::new(Reason::NotOffered, "a stream of answers: REST has none; expected a model behind grpc://host:port"))
+    }
+
+    async fn stream(&self, call: Call, _: mpsc::Sender<Response>) -> Result<Response> {
+        self.infer(call).await
     }
 
     async fn ask(&self, question: Question) -> Result<Value> {
@@ -104,45 +111,23 @@ fn path(name: &str, version: &str, verb: &str) -> Result<Uri> {
 
 impl HttpClient {
     async fn exchange(&self, call: Call) -> Result<(StatusCode, Option<usize>, Bytes)> {
-        let (mut link, response) = self.send(call).await?;
+        let (mut link, response) = self.links.send(self, &self.endpoint, &call).await?;
         let (parts, incoming) = response.into_parts();
         let json_size = number(&parts.headers, &JSON_SIZE)?;
         let bounds = Bounds { byte_size: ANSWER_LIMIT, pause: PAUSE };
         let body = link.drive(body::read(&parts.headers, incoming, json_size.unwrap_or(0), bounds, &self.pool)).await;
         let body =
             body.map_err(|error| if error.is(Reason::Malformed) { self.endpoint.failed(format_args!("the answer broke off: {error}")) } else { error })?;
-        if link.is_open() {
-            self.kept.lock().push(link);
+        if !link.ended() && link.sender.is_ready() {
+            self.links.keep(link);
         }
         Ok((parts.status, json_size, body))
     }
 
-    /// Sends on a kept connection, or on a new one when there is none or the server has closed it meanwhile.
-    async fn send(&self, call: Call) -> Result<(Box<Link>, HttpResponse<Incoming>)> {
-        loop {
-            let kept = self.kept.lock().pop();
-            let Some(mut link) = kept else { break };
-            let answer = link.sender.try_send_request(self.request(call.clone()));
-            match link.drive(answer).await {
-                Ok(response) => return Ok((link, response)),
-                Err(mut refused) => {
-                    if refused.take_message().is_none() && !closed(refused.error()) {
-                        return Err(self.lost(refused.error()));
-                    }
-                }
-            }
-        }
-        // Boxed: it is rare, and would make each call's future as large as itself.
-        let mut link = Box::pin(self.connect()).await?;
-        let answer = link.sender.send_request(self.request(call));
-        let response = link.drive(answer).await.map_err(|error| self.lost(&error))?;
-        Ok((link, response))
-    }
-
-    fn request(&self, call: Call) -> HttpRequest<Pieces> {
-        let mut request = HttpRequest::new(call.body);
-        *request.method_mut() = call.method;
-        *request.uri_mut() = call.path;
+    fn request(&self, call: &Call) -> HttpRequest<Pieces> {
+        let mut request = HttpRequest::new(call.body.clone());
+        *request.method_mut() = call.method.clone();
+        *request.uri_mut() = call.path.clone();
         let headers = request.headers_mut();
         if let Some(host) = &self.host {
             headers.insert(header::HOST, host.clone());
@@ -159,17 +144,6 @@ impl HttpClient {
         request
     }
 
-    async fn connect(&self) -> Result<Box<Link>> {
-        let Endpoint { host, port } = &self.endpoint;
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((host.as_str(), *port)))
-            .await
-            .map_err(|_| self.endpoint.failed("no connection within 10 s"))?
-            .map_err(|error| self.endpoint.failed(format_args!("no connection: {}", error.kind())))?;
-        let _ = stream.set_nodelay(true);
-        let made = Builder::new().max_buf_size(READ_SIZE).handshake(TokioIo::new(Plain(stream))).await;
-        made.map(|made| Box::new(Link::new(made))).map_err(|error| self.lost(&error))
-    }
-
     #[cold]
     fn lost(&self, error: &hyper::Error) -> NnrpError {
         let why = if error.is_parse() { "the answer is not HTTP" } else { "the connection was lost before the answer came" };
@@ -177,7 +151,31 @@ impl HttpClient {
     }
 }
 
-/// Whether the server closed a kept connection before any byte of an answer.
+impl Form for HttpClient {
+    type Call = Call;
+    type Link = HttpLink;
+    type Answer = HttpResponse<Incoming>;
+
+    async fn greet(&self, stream: TcpStream) -> Result<HttpLink> {
+        let made = Builder::new().max_buf_size(READ_SIZE).handshake(TokioIo::new(Plain(stream))).await;
+        made.map(Link::new).map_err(|error| self.lost(&error))
+    }
+
+    async fn send(&self, mut link: Box<HttpLink>, call: &Call) -> std::result::Result<(Box<HttpLink>, HttpResponse<Incoming>), Lost> {
+        let answer = link.sender.try_send_request(self.request(call));
+        match link.drive(answer).await {
+            Ok(answer) => Ok((link, answer)),
+            Err(mut refused) => {
+                let unsent = refused.take_message().is_some();
+                let heard = link.connection.is_some_and(|connection| !connection.into_parts().read_buf.is_empty());
+                let unheard = unsent || closed(refused.error()) && !heard;
+                Err(Lost { error: self.lost(refused.error()), unheard })
+            }
+        }
+    }
+}
+
+/// Whether the server closed the connection.
 fn closed(error: &hyper::Error) -> bool {
     error.is_canceled()
         || error.is_closed()

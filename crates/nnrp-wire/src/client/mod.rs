@@ -7,10 +7,12 @@ mod link;
 pub use caller::Pending;
 
 use caller::Caller;
-use nnrp_core::{NnrpError, Reason, Request, Response, Result};
+use nnrp_core::stop::Look;
+use nnrp_core::{Answers, NnrpError, Reason, Request, Response, Result};
 use serde_json::Value;
 use std::fmt;
 use std::future::Future;
+use tokio::sync::mpsc;
 
 /// Where a server is.
 #[derive(Clone, Debug)]
@@ -38,7 +40,7 @@ impl Endpoint {
 
 /// What a client may ask beside inference.
 #[derive(Clone, Debug)]
-pub(crate) enum Question {
+pub enum Question {
     /// → `{"name", "version", "extensions"}`
     ServerMetadata,
     /// → true or false
@@ -46,9 +48,19 @@ pub(crate) enum Question {
     /// → true or false
     ServerReady,
     /// → true or false; an unknown model is not ready
-    ModelReady { name: String, version: String },
+    ModelReady {
+        /// The model's name.
+        name: String,
+        /// "" is the latest.
+        version: String,
+    },
     /// → `{"name", "versions", "platform", "inputs", "outputs"}`
-    ModelMetadata { name: String, version: String },
+    ModelMetadata {
+        /// The model's name.
+        name: String,
+        /// "" is the latest.
+        version: String,
+    },
     /// → `[{"name", "version", "state", "reason"}]`
     Index,
 }
@@ -66,6 +78,12 @@ pub(crate) trait Transport: Send + Sync + 'static {
 
     /// Sends it and reads the answer; may be called many times at once.
     fn infer(&self, call: Self::Call) -> impl Future<Output = Result<Response>> + Send;
+
+    /// Encodes a request for a stream of answers.
+    fn prepare_stream(request: &Request<'_, 'static>) -> Result<Self::Call>;
+
+    /// Sends it and passes each answer on; gives what they end with.
+    fn stream(&self, call: Self::Call, sink: mpsc::Sender<Response>) -> impl Future<Output = Result<Response>> + Send;
 
     /// Asks for metadata or health.
     fn ask(&self, question: Question) -> impl Future<Output = Result<Value>> + Send;
@@ -125,9 +143,25 @@ impl Client {
         either!(self, caller => caller.infer(&request))
     }
 
+    /// As [`Client::infer`]; while the answer is awaited, `look` is called several times a second, and where it says so the request is withdrawn.
+    ///
+    /// # Errors
+    /// As [`Client::infer`]; `CLIENT_CANCELLED` when it was withdrawn.
+    pub fn infer_looking(&self, request: Request<'_, 'static>, look: Look<'_>) -> Result<Response> {
+        either!(self, caller => caller.infer_looking(&request, look))
+    }
+
     /// Infers on a background thread of the client; dropping the answer cancels the request.
     pub fn infer_async(&self, request: Request<'_, 'static>) -> Pending {
         either!(self, caller => caller.infer_async(&request))
+    }
+
+    /// Asks for a stream of answers, read on a background thread of the client; dropping what this returns cancels the request.
+    ///
+    /// # Errors
+    /// As [`Client::infer`], as far as they are known at once; the others end the stream. `NOT_OFFERED` over REST.
+    pub fn stream(&self, request: Request<'_, 'static>) -> Result<Answers> {
+        either!(self, caller => caller.stream(&request))
     }
 
     /// Tells the server's name, version and extensions.
@@ -180,6 +214,14 @@ impl Client {
     }
 
     fn ask(&self, question: Question) -> Result<Value> {
-        either!(self, caller => caller.ask(question))
+        self.ask_looking(question, &mut || false)
+    }
+
+    /// Asks, and calls `look` meanwhile as [`Client::infer_looking`] does.
+    ///
+    /// # Errors
+    /// As [`Client::infer_looking`].
+    pub fn ask_looking(&self, question: Question, look: Look<'_>) -> Result<Value> {
+        either!(self, caller => caller.ask(question, look))
     }
 }

@@ -9,3 +9,6 @@ mod proto_bounds;
 mod proto_contents;
 pub mod rest;
 mod write;
+
+/// The reason of an error whose server gave none.
+pub(crate) const UNSPECIFIED: &str = "UNSPECIFIED";

@@ -1,7 +1,7 @@
 //! The protobuf form: between the messages of `inference.proto` and the engine's (spec §4.5).
 //!
 //! Raw contents stay slices of the message they came in.
-use super::parameters::{request_parameters, tensor_parameter};
+use super::parameters::{take_binary, tensor_parameter};
 use super::proto_bounds;
 pub(crate) use super::proto_bounds::malformed;
 use super::proto_contents;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use messages::infer_parameter::ParameterChoice;
 use messages::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use messages::model_infer_response::InferOutputTensor;
-use messages::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
+use messages::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use nnrp_core::error::excerpt;
 use nnrp_core::{Data, Datatype, Input, NnrpError, Output, Parameter, Parameters, Reason, Request, Response, Result, Shape, Tensor};
 use prost::Message;
@@ -46,12 +46,23 @@ pub fn read_response(message: Bytes, limit: usize) -> Result<ModelInferResponse>
     ModelInferResponse::decode(message).map_err(malformed)
 }
 
-/// The request that a message means. A `timeout` parameter counts from `received`.
+/// Reads the bytes of an answer within a stream.
+///
+/// # Errors
+/// As [`read_request`].
+pub fn read_stream_response(message: Bytes, limit: usize) -> Result<ModelStreamInferResponse> {
+    proto_bounds::check_stream_response(&message, limit)?;
+    ModelStreamInferResponse::decode(message).map_err(malformed)
+}
+
+/// The request that a message means; it began to come at `received`.
 ///
 /// # Errors
 /// `MALFORMED`, `UNKNOWN_DATATYPE`, `INVALID_SHAPE`, `BYTE_SIZE_MISMATCH`, `VALUE_OUT_OF_RANGE`, `INVALID_PARAMETER`, `NOT_OFFERED`.
 pub fn decode_request(message: ModelInferRequest, received: Instant) -> Result<Request<'static, 'static>> {
-    let (parameters, deadline) = request_parameters(decode_parameters("request", message.parameters)?, received)?;
+    let mut parameters = decode_parameters("request", message.parameters)?;
+    // Answers are raw whatever was asked for.
+    take_binary(&mut parameters)?;
     let entries = message.inputs.into_iter().map(|input| Entry {
         kind: "input",
         name: input.name,
@@ -72,8 +83,8 @@ pub fn decode_request(message: ModelInferRequest, received: Instant) -> Result<R
         parameters,
         inputs,
         outputs: message.outputs.into_iter().map(|output| Cow::Owned(output.name)).collect(),
-        deadline,
-        stop: None,
+        received: Some(received),
+        ..Request::default()
     })
 }
 

@@ -45,6 +45,19 @@ pub(super) fn check_response(message: &[u8], limit: usize) -> Result<()> {
     })
 }
 
+/// Checks the bytes of a ModelStreamInferResponse. Of its answer, which is one field, more than one would unfold to more than one.
+pub(super) fn check_stream_response(message: &[u8], limit: usize) -> Result<()> {
+    let mut answers = 0;
+    each_field(message, |tag, field| {
+        answers += usize::from(tag == 2);
+        match tag {
+            2 if answers > 1 => Err(NnrpError::new(Reason::Malformed, "message: expected one answer, got more")),
+            2 => check_response(field.content, limit),
+            _ => Ok(()),
+        }
+    })
+}
+
 /// One field as it stands on the wire.
 struct Field<'a> {
     wire_type: WireType,

@@ -103,8 +103,8 @@ impl Place<'_> {
     fn out_of_range(&self, index: usize, got: i64) -> NnrpError {
         let name = self.datatype.name();
         self.error(Reason::ValueOutOfRange, &format!("element {index}: expected {name}, got {got}"))
-            .with("element", index)
-            .with("expected", name)
+            .with("index", index)
+            .with("datatype", name)
             .with("got", got)
     }
 }

@@ -1,9 +1,11 @@
 //! The standard health service: of the server, of its inference service, and of each model by name.
-use super::frame::Outgoing;
-use super::{SERVICE, Service, status};
-use crate::server::{Shared, Stopping};
+use super::Service;
+use super::outgoing::Outgoing;
+use super::patient::Patient;
+use crate::frame::grpc::SERVICE;
+use crate::frame::status;
+use crate::shared::{Shared, Signals};
 use http::{Request, Response};
-use hyper::body::Incoming;
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason};
 use std::pin::Pin;
@@ -21,8 +23,8 @@ use tower_service::Service as _;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Answers a call of `grpc.health.v1.Health`.
-pub(super) async fn call(service: &Service, request: Request<Incoming>) -> Response<Outgoing> {
-    let health = Doctor { shared: service.shared.clone(), stopping: service.stopping.clone() };
+pub(super) async fn call(service: &Service, request: Request<Patient>) -> Response<Outgoing> {
+    let health = Doctor { shared: service.shared.clone(), signals: service.signals.clone() };
     let answer = HealthServer::new(health).call(request).await;
     answer.unwrap_or_else(|never| match never {}).map(Outgoing::Tonic)
 }
@@ -30,7 +32,7 @@ pub(super) async fn call(service: &Service, request: Request<Incoming>) -> Respo
 #[derive(Clone)]
 struct Doctor {
     shared: Arc<Shared>,
-    stopping: Stopping,
+    signals: Signals,
 }
 
 impl Doctor {
@@ -39,7 +41,7 @@ impl Doctor {
         if !matches!(name, "" | SERVICE) && engine.model(name, "").is_err() {
             return ServingStatus::ServiceUnknown;
         }
-        if engine.ready() && !*self.stopping.borrow() { ServingStatus::Serving } else { ServingStatus::NotServing }
+        if engine.ready() && self.signals.borrow().end.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing }
     }
 }
 
@@ -82,7 +84,7 @@ impl Stream for Watch {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let stopped = *self.doctor.stopping.borrow();
+            let stopped = self.doctor.signals.borrow().end.is_some();
             let now = self.doctor.look(&self.name);
             if self.told != Some(now) {
                 self.told = Some(now);

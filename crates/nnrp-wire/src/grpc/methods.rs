@@ -1,9 +1,10 @@
 //! The methods of `inference.GRPCInferenceService` that this server offers.
-use super::frame::{self, Parts};
-use super::{Service, timeout};
+use super::Service;
 use crate::codec::proto;
 use crate::codec::proto::messages as m;
-use crate::server::EXTENSIONS;
+use crate::frame::grpc::{self, Parts};
+use crate::frame::timeout;
+use crate::shared::{EXTENSIONS, awaited};
 use bytes::Bytes;
 use http::Request;
 use hyper::body::Incoming;
@@ -45,6 +46,14 @@ impl Method {
     }
 }
 
+/// The one method that is no unary call.
+pub(super) const STREAM: &str = "ModelStreamInfer";
+
+/// Whether the server offers a method of that name.
+pub(super) fn is_offered(name: &str) -> bool {
+    name == STREAM || Method::from_name(name).is_some()
+}
+
 /// Reads the request of a unary call and makes its answer.
 pub(super) async fn call(service: &Service, method: Method, request: Request<Incoming>) -> Result<Parts> {
     let received = Instant::now();
@@ -52,9 +61,10 @@ pub(super) async fn call(service: &Service, method: Method, request: Request<Inc
     let deadline = timeout::deadline(&head.headers, received)?;
     let settings = &service.shared.settings;
     let byte_size = if method == Method::ModelInfer { settings.max_body_bytes } else { settings.max_body_bytes.min(SMALL) };
-    let bounds = frame::Bounds { byte_size, pause: settings.read_timeout, raw_tag: 7, pool: &service.pool };
+    let engine = (method == Method::ModelInfer).then_some(&service.shared.engine);
+    let bounds = grpc::Bounds { byte_size, pause: settings.read_timeout, raw_tag: 7, pool: &service.pool, engine };
     let mut trailers = None;
-    let reading = frame::read(&head.headers, &mut body, bounds, &mut trailers);
+    let reading = grpc::read(&head.headers, &mut body, bounds, &mut trailers);
     let message = match deadline {
         None => reading.await,
         Some(deadline) => tokio::time::timeout_at(deadline.into(), reading).await.unwrap_or_else(|_| Err(late())),
@@ -62,21 +72,26 @@ pub(super) async fn call(service: &Service, method: Method, request: Request<Inc
     let message = message.ok_or_else(|| NnrpError::new(Reason::Malformed, "message: expected one, got none"))?;
     match method {
         Method::ModelInfer => infer(service, message, received, deadline).await,
-        Method::ServerLive => frame::frame(&m::ServerLiveResponse { live: true }),
-        Method::ServerReady => frame::frame(&m::ServerReadyResponse { ready: service.shared.ready() }),
-        Method::ServerMetadata => frame::frame(&server_metadata()),
-        Method::ModelReady => frame::frame(&model_ready(service, &read(message)?)?),
-        Method::ModelMetadata => frame::frame(&model_metadata(service, &read(message)?)?),
-        Method::RepositoryIndex => frame::frame(&repository_index(service, &read(message)?)?),
+        Method::ServerLive => grpc::frame(&m::ServerLiveResponse { live: true }),
+        Method::ServerReady => grpc::frame(&m::ServerReadyResponse { ready: service.shared.ready() }),
+        Method::ServerMetadata => grpc::frame(&server_metadata()),
+        Method::ModelReady => grpc::frame(&model_ready(service, &read(message)?)?),
+        Method::ModelMetadata => grpc::frame(&model_metadata(service, &read(message)?)?),
+        Method::RepositoryIndex => grpc::frame(&repository_index(service, &read(message)?)?),
     }
 }
 
 async fn infer(service: &Service, message: Bytes, received: Instant, deadline: Option<Instant>) -> Result<Parts> {
     let mut request = proto::decode_request(proto::read_request(message, service.shared.settings.max_body_bytes)?, received)?;
     request.deadline = [request.deadline, deadline].into_iter().flatten().min();
-    let mut answer = proto::encode_response(&service.shared.engine.infer_async(request).await?);
+    let mut answer = service.shared.engine.infer_async(request);
+    let response = match answer.take_ready() {
+        Some(response) => response?,
+        None => awaited(answer, &service.signals).await?,
+    };
+    let mut answer = proto::encode_response(&response);
     let raws = std::mem::take(&mut answer.raw_output_contents);
-    frame::frame_raw(&answer, 6, raws)
+    grpc::frame_raw(&answer, 6, raws)
 }
 
 fn read<M: Message + Default>(message: Bytes) -> Result<M> {

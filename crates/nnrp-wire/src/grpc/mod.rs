@@ -1,20 +1,23 @@
 //! The gRPC form (spec §4.5): one HTTP/2 connection, its methods, and the standard health and reflection services beside them.
 //!
 //! Unary calls are framed here rather than by tonic: its own errors are INTERNAL whatever the client did wrong, and it copies each tensor twice.
+mod backlog;
 mod batched;
-pub(crate) mod frame;
 mod health;
 mod methods;
+mod outgoing;
+mod patient;
 mod reflection;
-pub(crate) mod status;
-pub(crate) mod timeout;
+mod streamed;
 
 use crate::buffer::Pool;
+use crate::frame::grpc::{CONNECTION_WINDOW, FRAME_SIZE, GRPC, Parts, SERVICE, STREAM_WINDOW};
+use crate::frame::status;
 use crate::io::{Activity, Socket};
 use crate::request::{REQUEST_ID, request_id, unwound};
-use crate::server::{Shared, Stopping, stopped};
+use crate::shared::{Shared, Signals, doubted, parting};
+use backlog::Backlog;
 use batched::{Batched, drive};
-use frame::Outgoing;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -22,56 +25,60 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result};
+use outgoing::{Answer, Framed, Hold, Outgoing};
+use patient::Patient;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
-
-/// The service's name, as paths, health and reflection know it.
-pub(crate) const SERVICE: &str = "inference.GRPCInferenceService";
-
-pub(crate) const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-
-/// What HTTP/2 may hold unread: the windows of a stream and of a connection, and a frame; 745 → 520 µs for 602 kB, two cores.
-pub(crate) const STREAM_WINDOW: u32 = 4 << 20;
-pub(crate) const CONNECTION_WINDOW: u32 = 16 << 20;
-pub(crate) const FRAME_SIZE: u32 = 1 << 20;
 
 const STREAMS: u32 = 128;
 const HEADER_BYTES: u32 = 16 << 10;
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a client has to answer the goodbye of a server that stops.
+/// How long a client has to answer a goodbye.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Serves one connection until it ends; once `stopping` turns true it takes no new calls and ends with the last one.
-pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, pool: Pool, mut stopping: Stopping) {
+/// Serves one connection until it ends or is quiet for too long; once the server stops it takes no new calls and ends with the last one.
+pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, pool: Pool, mut signals: Signals) {
     let activity = Arc::new(Activity::default());
     // HTTP/2 tells by itself whether the peer is there, so a pause between frames is no fault.
     activity.begin();
     let socket = Batched::new(Socket::new(stream, activity, shared.settings.read_timeout, shared.settings.write_timeout));
-    let service = Arc::new(Service { shared, pool, stopping: stopping.clone() });
-    let calls = service.clone();
+    let service = Arc::new(Service { shared, pool, signals: signals.clone(), asked: AtomicBool::new(true), backlog: Backlog::default() });
+    let (calls, mut doubts) = (service.clone(), signals.clone());
     let serve = hyper::service::service_fn(move |request| {
         let service = calls.clone();
-        async move { Ok::<_, Infallible>(service.answer(request).await) }
+        async move {
+            let answer = service.answer(request).await;
+            Ok::<_, Infallible>(answer.map(|body| Answer { body, service }))
+        }
     });
     let mut connection = pin!(http().serve_connection(TokioIo::new(socket.clone()), serve));
+    // A call holds the service until the last of its answer is written.
+    let free = || Arc::strong_count(&service) == HOLDERS && !socket.is_blocked();
     tokio::select! {
+        biased;
         _ = drive(&socket, connection.as_mut()) => return,
-        () = stopped(&mut stopping) => connection.as_mut().graceful_shutdown(),
+        // Its windows stay shut: what it does not read is let go of.
+        () = doubted(&mut doubts, || service.backlog.is_stuck()) => return,
+        () = parting(&mut signals, || free() && !service.asked.swap(false, Ordering::Relaxed)) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    // A client that does not look at its connection never answers the goodbye; without a call of its own it is not waited for.
+    let mut waited = free();
     while tokio::time::timeout(PARTING, drive(&socket, connection.as_mut())).await.is_err() {
-        // A client that does not look at its connection never answers the goodbye; without a call of its own it is not waited for.
-        if Arc::strong_count(&service) == IDLE_HOLDERS {
+        if waited && free() {
             return;
         }
+        waited = free();
     }
 }
 
 /// Who holds the service of a connection without calls: the connection, and what makes its calls.
-const IDLE_HOLDERS: usize = 2;
+const HOLDERS: usize = 2;
 
 fn http() -> http2::Builder<TokioExecutor> {
     let mut http = http2::Builder::new(TokioExecutor::new());
@@ -90,11 +97,16 @@ fn http() -> http2::Builder<TokioExecutor> {
 struct Service {
     shared: Arc<Shared>,
     pool: Pool,
-    stopping: Stopping,
+    signals: Signals,
+    /// Whether anything was, or the connection was made, since the last look.
+    asked: AtomicBool,
+    /// What the client has not read.
+    backlog: Backlog,
 }
 
 impl Service {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Outgoing> {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Outgoing> {
+        self.asked.store(true, Ordering::Relaxed);
         let own_id = request.headers().get(REQUEST_ID).cloned();
         let result = unwound(self.route(request)).await;
         let result = result.unwrap_or_else(|_| Err(NnrpError::new(Reason::Bug, "the server failed while it handled this request")));
@@ -109,21 +121,31 @@ impl Service {
         }
     }
 
-    async fn route(&self, request: Request<Incoming>) -> Result<Response<Outgoing>> {
+    async fn route(self: &Arc<Self>, request: Request<Incoming>) -> Result<Response<Outgoing>> {
         check_form(request.method(), request.headers())?;
         let path = request.uri().path();
         let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).ok_or_else(|| not_offered(path))?;
         match service {
+            SERVICE if method == methods::STREAM => streamed::call(self, request),
             SERVICE => {
                 let method = methods::Method::from_name(method).ok_or_else(|| not_offered(path))?;
-                Ok(success(methods::call(self, method, request).await?))
+                self.success(methods::call(self, method, request).await?)
             }
-            "grpc.health.v1.Health" => Ok(health::call(self, request).await),
+            "grpc.health.v1.Health" => Ok(health::call(self, request.map(|body| Patient::new(body, self.shared.settings.read_timeout))).await),
             _ => match reflection::side(service) {
-                Some(reflect) => Ok(reflect(request).await.map(Outgoing::Tonic)),
+                Some(reflect) => Ok(reflect(request.map(|body| Patient::new(body, self.shared.settings.idle_timeout))).await.map(Outgoing::Tonic)),
                 None => Err(not_offered(path)),
             },
         }
+    }
+
+    fn success(self: &Arc<Self>, parts: Parts) -> Result<Response<Outgoing>> {
+        let message = Framed::of(self, parts)?;
+        let mut trailers = HeaderMap::with_capacity(1);
+        trailers.insert(status::STATUS, HeaderValue::from_static("0"));
+        let mut response = Response::new(Outgoing::Framed { message, trailers: Some((trailers, Hold::small(self, 1))) });
+        response.headers_mut().insert(CONTENT_TYPE, GRPC);
+        Ok(response)
     }
 }
 
@@ -148,14 +170,6 @@ fn check_form(method: &Method, headers: &HeaderMap) -> Result<()> {
 fn not_offered(path: &str) -> NnrpError {
     let got = excerpt(path);
     NnrpError::new(Reason::NotOffered, format!("this server does not offer the method '{got}'")).with("method", got)
-}
-
-fn success(parts: frame::Parts) -> Response<Outgoing> {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert(status::STATUS, HeaderValue::from_static("0"));
-    let mut response = Response::new(Outgoing::Framed { parts: parts.into_iter(), trailers: Some(trailers) });
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    response
 }
 
 /// An answer of headers alone; its HTTP status says so too where the request is not gRPC.

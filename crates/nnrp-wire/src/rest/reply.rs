@@ -1,6 +1,8 @@
 //! Answers: a status, headers, and a body in pieces that are written as they lie.
-use super::body::JSON_SIZE;
 use crate::codec::rest::{Encoded, encode_error};
+use crate::frame::body::JSON_SIZE;
+use crate::frame::pieces::Pieces;
+use crate::io::Activity;
 use crate::request::{REQUEST_ID, new_request_id, request_id};
 use bytes::Bytes;
 use flate2::Compression;
@@ -9,10 +11,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame, SizeHint};
 use nnrp_core::{NnrpError, Reason};
 use serde_json::Value;
-use smallvec::SmallVec;
 use std::convert::Infallible;
 use std::io::Write;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -21,58 +23,43 @@ const BINARY: HeaderValue = HeaderValue::from_static("application/octet-stream")
 /// Smaller answers are not worth compressing.
 const COMPRESSED_FROM: usize = 1 << 10;
 
-/// A body that is already there, in pieces.
-#[derive(Clone, Default)]
-pub(crate) struct Pieces {
-    pieces: SmallVec<[Bytes; 3]>,
-    next: usize,
-    left: usize,
+/// An answer.
+pub(super) type Reply = Response<Pieces>;
+
+/// The body of an answer that tells its connection when the last of it is on its way.
+pub(super) struct Sending {
+    pieces: Pieces,
+    activity: Arc<Activity>,
 }
 
-impl Pieces {
-    fn one(bytes: Bytes) -> Self {
-        Pieces { left: bytes.len(), pieces: SmallVec::from_iter([bytes]), next: 0 }
+impl Sending {
+    pub(super) fn new(pieces: Pieces, activity: &Arc<Activity>) -> Self {
+        Sending { pieces, activity: activity.clone() }
     }
 }
 
-impl From<Encoded> for Pieces {
-    fn from(encoded: Encoded) -> Self {
-        let mut pieces = Pieces::one(encoded.json);
-        for tensor in encoded.tensors {
-            pieces.left += tensor.len();
-            pieces.pieces.push(tensor);
-        }
-        pieces
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.activity.given();
     }
 }
 
-impl Body for Pieces {
+impl Body for Sending {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let this = &mut *self;
-        while let Some(piece) = this.pieces.get_mut(this.next) {
-            this.next += 1;
-            if !piece.is_empty() {
-                this.left -= piece.len();
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(piece)))));
-            }
-        }
-        Poll::Ready(None)
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Pin::new(&mut self.pieces).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.pieces.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left as u64)
+        self.pieces.size_hint()
     }
 }
-
-/// An answer on its way.
-pub(super) type Reply = Response<Pieces>;
 
 /// A JSON document.
 pub(super) fn json(status: StatusCode, document: &Value) -> Reply {
@@ -139,7 +126,8 @@ fn preferred(accepted: &HeaderValue) -> Option<&'static str> {
 #[cold]
 pub(super) fn failed(error: &NnrpError, request: &HeaderMap, queue_full_status: u16) -> Reply {
     let id = request_id(request.get(REQUEST_ID));
-    let number = if error.is(Reason::QueueFull) { queue_full_status } else { error.http() };
+    let full = error.is(Reason::QueueFull) || error.is(Reason::UnreadAnswers);
+    let number = if full { queue_full_status } else { error.http() };
     let status = StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = plain(status, encode_error(error, Some(&id)));
     if matches!(number, 503 | 429) {
@@ -151,24 +139,19 @@ pub(super) fn failed(error: &NnrpError, request: &HeaderMap, queue_full_status: 
     reply
 }
 
-/// What hyper answers by itself to bytes that are no request, in the house's shape; our own answers stay as they are.
-pub(super) fn unreadable(answer: &[u8]) -> Option<Vec<u8>> {
-    let status = answer.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
-    if !answer.windows(EMPTY.len()).any(|window| window == EMPTY) {
-        return None;
-    }
-    let error = match status {
-        b"14" => NnrpError::new(Reason::PathNotFound, "path: expected at most 65534 bytes, got more"),
-        b"31" => NnrpError::new(Reason::BodyTooLarge, "head: expected at most 100 headers of at most 256 KiB together, got more"),
+/// What hyper answers by itself to bytes that are no request, in the house's shape.
+#[cold]
+pub(super) fn unreadable(answer: &[u8]) -> Bytes {
+    let error = match answer.strip_prefix(b"HTTP/1.1 ").and_then(|answer| answer.get(..3)) {
+        Some(b"414") => NnrpError::new(Reason::PathNotFound, "path: expected at most 65534 bytes, got more"),
+        Some(b"431") => NnrpError::new(Reason::BodyTooLarge, "head: expected at most 100 headers of at most 256 KiB together, got more"),
         _ => NnrpError::new(Reason::Malformed, "head: expected a request line, headers and at most one length of HTTP/1.1, got something else"),
     };
-    let status = StatusCode::from_u16(error.http()).ok()?;
     let body = encode_error(&error, Some(&new_request_id()));
+    let status = StatusCode::from_u16(error.http()).unwrap_or(StatusCode::BAD_REQUEST);
     let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-    Some([head.as_bytes(), &body].concat())
+    [head.as_bytes(), &body].concat().into()
 }
-
-const EMPTY: &[u8] = b"\r\ncontent-length: 0\r\n";
 
 /// Tells the client when to come again.
 pub(super) fn retry_later(reply: &mut Reply) {

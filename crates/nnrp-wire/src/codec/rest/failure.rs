@@ -1,12 +1,9 @@
 //! Errors: `{"error", "code", "reason", "details", "retryable", "request_id"?}`, a superset of the Open Inference Protocol's (spec §5.2).
-use crate::codec::write;
+use crate::codec::{UNSPECIFIED, write};
 use bytes::Bytes;
 use nnrp_core::error::excerpt;
 use nnrp_core::{Code, NnrpError};
 use serde_json::{Map, Value};
-
-/// The reason of an error whose server gave none.
-const UNSPECIFIED: &str = "UNSPECIFIED";
 
 /// Writes the JSON object of an error.
 pub fn encode_error(error: &NnrpError, request_id: Option<&str>) -> Bytes {

@@ -3,18 +3,18 @@ use super::tensor::{self, Body};
 use super::{Encoded, Wanted};
 use crate::codec::data::Owner;
 use crate::codec::json::Cursor;
-use crate::codec::parameters::{PARAMETER_LIMIT, request_parameters, tensor_parameter};
+use crate::codec::parameters::{PARAMETER_LIMIT, take_binary, tensor_parameter};
 use crate::codec::write;
 use bytes::Bytes;
 use nnrp_core::tensor::push_bytes_element;
-use nnrp_core::{Datatype, Input, Names, NnrpError, Parameter, Reason, Request, Result, Shape, Signature, Tensor, TensorSpec};
+use nnrp_core::{Datatype, Input, Names, NnrpError, Parameter, Parameters, Reason, Request, Result, Shape, Signature, Tensor, TensorSpec};
 use smallvec::{SmallVec, smallvec};
 use std::borrow::Cow;
 use std::time::Instant;
 
 /// Reads a request; names and binary tensors are parts of the body, shared.
 ///
-/// `json_size` is `Inference-Header-Content-Length`; `None` says that the body is all JSON. The parameter `timeout` counts from `received`.
+/// `json_size` is `Inference-Header-Content-Length`; `None` says that the body is all JSON.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` or `NOT_OFFERED` with the reason, and the path, input or parameter that is wrong.
@@ -27,14 +27,14 @@ pub fn decode_request<'n>(
 ) -> Result<(Request<'n, 'static>, Wanted)> {
     let mut body = Body::split(body, json_size)?;
     let mut cursor = Cursor::new(body.json);
-    let mut request = Request { model: Cow::Borrowed(model), version: Cow::Borrowed(version), ..Request::default() };
+    let mut request = Request { model: Cow::Borrowed(model), version: Cow::Borrowed(version), received: Some(received), ..Request::default() };
     let (mut wanted, mut inputs) = (Wanted::default(), None);
     cursor.object(&["id", "parameters", "inputs", "outputs"], |cursor, key| match key {
         0 => {
             request.id = Some(cursor.string()?.into());
             Ok(())
         }
-        1 => parameters(cursor, received, &mut request, &mut wanted),
+        1 => parameters(cursor, &mut request.parameters, &mut wanted),
         2 => tensor::list(cursor, "inputs", |cursor| {
             let (name, tensor) = tensor::read(cursor, &mut body, "input")?;
             request.inputs.push(Input { name, tensor });
@@ -49,11 +49,9 @@ pub fn decode_request<'n>(
     Ok((request, wanted))
 }
 
-fn parameters(cursor: &mut Cursor<'_>, received: Instant, request: &mut Request<'_, '_>, wanted: &mut Wanted) -> Result<()> {
-    let found = cursor.parameters(PARAMETER_LIMIT)?;
-    wanted.default = found.iter().any(|(name, value)| name == "binary_data_output" && *value == Parameter::Bool(true));
-    let owned = found.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
-    (request.parameters, request.deadline) = request_parameters(owned, received)?;
+fn parameters(cursor: &mut Cursor<'_>, parameters: &mut Parameters, wanted: &mut Wanted) -> Result<()> {
+    *parameters = cursor.parameters(PARAMETER_LIMIT)?.into_iter().map(|(name, value)| (name.into_owned(), value)).collect();
+    wanted.default = take_binary(parameters)?;
     Ok(())
 }
 
@@ -172,7 +170,9 @@ fn append_parameters(out: &mut Vec<u8>, request: &Request<'_, '_>, binary: bool)
         Parameter::Int(i64::try_from(micros).unwrap_or(i64::MAX))
     });
     let own = [("binary_data_output", binary.then_some(Parameter::Bool(true))), ("timeout", timeout)];
-    let own = own.iter().filter_map(|(name, value)| value.as_ref().map(|value| (*name, value)));
+    // What the request says itself counts; the client keeps its deadline anyway.
+    let said = |name: &str| request.parameters.iter().any(|(said, _)| said == name);
+    let own = own.iter().filter(|(name, _)| !said(name)).filter_map(|(name, value)| value.as_ref().map(|value| (*name, value)));
     let mut before = "\"parameters\":{";
     for (name, value) in own.chain(request.parameters.iter().map(|(name, value)| (&**name, value))) {
         write::raw(out, before);

@@ -99,7 +99,11 @@ pub(super) fn read<'n>(cursor: &mut Cursor<'n>, body: &mut Body<'n>, kind: &'sta
 
 fn shape(cursor: &mut Cursor<'_>) -> Result<Shape> {
     let mut shape = Shape::new();
-    cursor.array(RANK_LIMIT, |cursor, _| {
+    cursor.array(RANK_LIMIT + 1, |cursor, index| {
+        if index == RANK_LIMIT {
+            let message = format!("{}: expected {RANK_LIMIT} dimensions at most, got more", cursor.path);
+            return Err(NnrpError::new(Reason::InvalidShape, message).with("path", cursor.path.to_string()).with("expected", RANK_LIMIT));
+        }
         let Some(dim) = cursor.integer()? else {
             let path = cursor.path;
             return Err(NnrpError::new(Reason::InvalidShape, format!("{path}: a dimension is beyond 64 bits")).with("path", path.to_string()));

@@ -1,0 +1,270 @@
+//! A run's way to the other process and back: tensors are put where it can read them, and what it replies is read on no trust.
+use super::frame::Aside;
+use super::futex::{self, BACK_TO_BACK, SPIN};
+use super::inputs::Block;
+use super::life::{Kept, Life, Sat};
+use super::region::{BLOCKS, NUDGE, Piece, ask_room, reply_arena, reply_room};
+use super::words::{MOST_WORDS, Placed, Reader, Words, say};
+use crate::c::clock::deadline_ns;
+use bytes::Bytes;
+use nnrp_core::{AlignedBuf, Control, Data, Datatype, NnrpError, Outputs, Reason, Result, Signature, Tensor, check_output};
+use smallvec::{SmallVec, smallvec};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Every tensor begins at a multiple of this.
+pub(super) const ALIGN: usize = 64;
+
+/// Longest error that is read, as a document.
+pub(super) const LONGEST: usize = 1 << 20;
+
+/// How a wait ended.
+enum Crossed {
+    Done,
+    Dead { held: bool },
+    Stopped { asked: bool },
+}
+
+impl Life {
+    /// Runs one batch over there.
+    ///
+    /// # Errors
+    /// What the session says; `RUNTIME_CRASHED`; `RUN_FAILED` for a reply that cannot be. A run that was stopped may return any.
+    pub(super) fn run(self: &Arc<Life>, signature: &Signature, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>) -> Result<Outputs> {
+        let sat = self.sit(control, None)?;
+        let (kept, said) = self.ask(&sat, inputs, outputs, control)?;
+        let crossed = match control.stop {
+            None => self.cross(&sat, &said, || false),
+            Some(stop) => {
+                let (raised, life, seat) = (Arc::new(AtomicBool::new(false)), self.clone(), sat.seat);
+                let seen = raised.clone();
+                let nudge = move || {
+                    raised.store(true, Ordering::SeqCst);
+                    let word = &life.region.table().seats[seat].reply().word;
+                    word.fetch_or(NUDGE, Ordering::SeqCst);
+                    futex::wake(word);
+                };
+                stop.during(nudge, || self.cross(&sat, &said, || seen.load(Ordering::SeqCst)))
+            }
+        };
+        match crossed {
+            Crossed::Done => self.reply(sat.seat, signature, outputs),
+            Crossed::Dead { held } => Err(self.crashed(held)),
+            Crossed::Stopped { asked } => {
+                if asked {
+                    self.leave(sat, kept);
+                }
+                Err(self.stopped())
+            }
+        }
+    }
+
+    /// Puts what is asked where the other process finds it, and tells where the words of it are.
+    fn ask(self: &Arc<Life>, sat: &Sat<'_>, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>) -> Result<(Kept, Range<usize>)> {
+        let (mut kept, mut words) = (Kept::default(), Words::new());
+        words.extend([deadline_ns(control.deadline), control.stop.is_some().into(), outputs.len() as u64]);
+        words.extend(outputs.iter().map(|&index| index as u64));
+        words.push(inputs.len() as u64);
+        let aside = Aside::of(&control).map(|aside| serde_json::to_vec(&aside)).transpose();
+        let aside = aside.map_err(|error| NnrpError::new(Reason::Bug, error.to_string()))?;
+        let aside = aside.as_deref().map(|bytes| Tensor::borrowed(Datatype::Uint8, &[], bytes));
+        let inputs = || inputs.iter().map(Option::as_ref).chain([aside.as_ref()]);
+        let count = words.len() + inputs().map(|input| input.map_or(1, |tensor| 5 + tensor.shape.len())).sum::<usize>();
+        let mut room = ask_room(sat.seat);
+        let place = self.place(8 * count, &mut room, &mut kept)?;
+        for input in inputs() {
+            let Some(tensor) = input else {
+                say(&mut words, None);
+                continue;
+            };
+            let at = self.put(tensor, control.stop.is_some(), &mut room, &mut kept)?;
+            let (byte_size, shape) = (tensor.bytes().len(), tensor.shape.clone());
+            say(&mut words, Some(&Placed { at, byte_size, block: None, datatype: tensor.datatype, shape }));
+        }
+        self.region.write_words(place, &words);
+        Ok((kept, place..place + 8 * words.len()))
+    }
+
+    /// Copies a tensor in, unless the other process sees it where it lies.
+    fn put(self: &Arc<Life>, tensor: &Tensor<'_>, may_be_left: bool, room: &mut Range<usize>, kept: &mut Kept) -> Result<usize> {
+        let bytes = tensor.bytes();
+        if let Some(at) = self.region.place_of(bytes).filter(|at| at % tensor.datatype.align() == 0) {
+            match &tensor.data {
+                Data::Shared(bytes) => {
+                    kept.in_place.push(bytes.clone());
+                    return Ok(at);
+                }
+                // A run that is left to itself reads on after the caller has its memory back.
+                Data::Borrowed(_) if !may_be_left => return Ok(at),
+                Data::Borrowed(_) => {}
+            }
+        }
+        let at = self.place(bytes.len(), room, kept)?;
+        self.region.write(at, bytes);
+        Ok(at)
+    }
+
+    /// A place in the seat's room, or else in the arena.
+    fn place(self: &Arc<Life>, byte_size: usize, room: &mut Range<usize>, kept: &mut Kept) -> Result<usize> {
+        let at = room.start;
+        if byte_size <= room.len() {
+            room.start = (at + byte_size).next_multiple_of(ALIGN).min(room.end);
+            return Ok(at);
+        }
+        let block = Block::take(self, byte_size, 0).ok_or_else(|| {
+            let message = format!("runtime {}: inputs of {byte_size} bytes find no place in the memory that is shared with its process", self.runtime);
+            NnrpError::new(Reason::NotOffered, message).with("runtime", self.runtime).with("byte_size", byte_size)
+        })?;
+        let at = block.at();
+        kept.blocks.push(block);
+        Ok(at)
+    }
+
+    /// Asks, and waits for the reply, the end of the process, or a stop.
+    fn cross(&self, sat: &Sat<'_>, said: &Range<usize>, stopped: impl Fn() -> bool) -> Crossed {
+        let (post, pace) = (&self.region.table().seats[sat.seat], &self.paces[sat.seat]);
+        // One look at the clock, and none when the reply has come: each is 25 ns of a round trip of 600.
+        let (now, took) = (self.began.elapsed().as_nanos() as u64, pace.took.load(Ordering::Relaxed));
+        let since = now.saturating_sub(pace.began.swap(now, Ordering::Relaxed)).saturating_sub(took);
+        let mut spin = since < BACK_TO_BACK.as_nanos() as u64 && took < SPIN.as_nanos() as u64;
+        // Nudges that came too late for an earlier run are cleared before anything is looked at: one that comes now is seen as a change.
+        let mut seen = post.reply().word.fetch_and(!NUDGE, Ordering::SeqCst) & !NUDGE;
+        if self.dead() {
+            return Crossed::Dead { held: false };
+        }
+        if stopped() {
+            return Crossed::Stopped { asked: false };
+        }
+        post.ask().at.store(said.start as u64, Ordering::Relaxed);
+        post.ask().words.store((said.len() / 8) as u32, Ordering::Relaxed);
+        futex::post(&post.ask().word, &post.host_sleeps.0, sat.run);
+        loop {
+            let mut value = futex::wait(&post.reply().word, &post.engine_sleeps.0, seen, spin);
+            if value & NUDGE != 0 {
+                value = post.reply().word.fetch_and(!NUDGE, Ordering::SeqCst) & !NUDGE;
+            }
+            if value == sat.run {
+                pace.took.store(post.reply().took.load(Ordering::Relaxed), Ordering::Relaxed);
+                return Crossed::Done;
+            }
+            if self.dead() {
+                return Crossed::Dead { held: true };
+            }
+            if stopped() {
+                return Crossed::Stopped { asked: true };
+            }
+            (seen, spin) = (value, false);
+        }
+    }
+
+    /// Reads the reply of a run.
+    fn reply(&self, seat: usize, signature: &Signature, outputs: &[usize]) -> Result<Outputs> {
+        let nonsense = || {
+            let message = format!("runtime {}: the reply of its process makes no sense", self.runtime);
+            NnrpError::new(Reason::RunFailed, message).with("runtime", self.runtime)
+        };
+        let words = self.words(seat).ok_or_else(nonsense)?;
+        let mut reader = Reader(&words);
+        if reader.word().ok_or_else(nonsense)? != 0 {
+            let told =
+                reader.tensor().flatten().filter(|placed| placed.byte_size <= LONGEST).and_then(|placed| self.take(seat, &placed)).ok_or_else(nonsense)?;
+            return Err(NnrpError::from_json(&String::from_utf8_lossy(&told)).ok_or_else(nonsense)?);
+        }
+        let Some(all) = placed(seat, &mut reader, outputs.len()) else {
+            self.discard(seat);
+            return Err(nonsense());
+        };
+        let byte_size: usize = all.iter().map(|placed| placed.byte_size).sum();
+        if byte_size > self.max_output_bytes {
+            self.discard(seat);
+            return Err(self.too_large(byte_size));
+        }
+        // All of them first, so that what they lie in is given back whatever is wrong with one.
+        let tensor = |placed: Placed| {
+            let bytes = self.take(seat, &placed)?;
+            Some(Tensor { datatype: placed.datatype, shape: placed.shape, data: Data::Shared(bytes) })
+        };
+        let tensors = all.into_iter().map(tensor).collect::<Option<Outputs>>().ok_or_else(nonsense)?;
+        for (tensor, &index) in tensors.iter().zip(outputs) {
+            check_output(self.runtime, signature.outputs.get(index).ok_or_else(nonsense)?, tensor)?;
+        }
+        Ok(tensors)
+    }
+
+    #[cold]
+    fn too_large(&self, byte_size: usize) -> NnrpError {
+        let (runtime, expected) = (self.runtime, self.max_output_bytes);
+        let message = format!("runtime {runtime}: outputs of {byte_size} bytes: expected at most the {expected} that a process may give at once");
+        NnrpError::new(Reason::RunFailed, message).with("runtime", runtime).with("expected", expected).with("got", byte_size)
+    }
+
+    fn words(&self, seat: usize) -> Option<Words> {
+        let post = self.region.table().seats[seat].reply();
+        let (at, count) = (usize::try_from(post.at.load(Ordering::Relaxed)).ok()?, post.words.load(Ordering::Relaxed) as usize);
+        if count > MOST_WORDS || !(within(&reply_room(seat), at, 8 * count) || within(&reply_arena(), at, 8 * count)) {
+            return None;
+        }
+        let mut words: Words = smallvec![0; count];
+        self.region.read_words(at, &mut words);
+        Some(words)
+    }
+
+    /// The bytes of what was replied: where they lie, when there is something to give back and enough is free, or a copy.
+    fn take(&self, seat: usize, placed: &Placed) -> Option<Bytes> {
+        let Placed { at, byte_size, block, datatype, .. } = *placed;
+        if at % ALIGN != 0 {
+            return None;
+        }
+        match block {
+            Some(block) if block < BLOCKS && within(&reply_arena(), at, byte_size) => {
+                let piece = Piece::new(&self.region, at, byte_size, Some(block));
+                // What was found to be UTF-8 must stay so; and the process needs room to go on in, whatever is kept of its answers.
+                let copied = datatype == Datatype::Bytes || self.region.scarce();
+                Some(if copied { self.copy(at, byte_size) } else { Bytes::from_owner(piece) })
+            }
+            None if within(&reply_room(seat), at, byte_size) => Some(self.copy(at, byte_size)),
+            _ => None,
+        }
+    }
+
+    fn copy(&self, at: usize, byte_size: usize) -> Bytes {
+        if byte_size == 0 {
+            return Bytes::new();
+        }
+        let mut copy = AlignedBuf::zeroed(byte_size);
+        self.region.read(at, copy.as_mut_slice());
+        copy.into_bytes()
+    }
+
+    /// Gives back what a run replied that nobody waits for.
+    pub(super) fn discard(&self, seat: usize) {
+        let Some(words) = self.words(seat) else { return };
+        let mut reader = Reader(&words);
+        let count = reader.word().and_then(|status| if status == 0 { reader.count() } else { Some(1) });
+        for _ in 0..count.unwrap_or_default() {
+            let Some(placed) = reader.tensor() else { return };
+            if let Some(freed) = placed.and_then(|placed| self.region.table().freed.get(placed.block?)) {
+                freed.store(1, Ordering::Release);
+            }
+        }
+    }
+}
+
+/// The outputs of a reply: as many as were asked for, and no more bytes than there is room for, however often a place is told.
+fn placed(seat: usize, reader: &mut Reader<'_>, count: usize) -> Option<SmallVec<[Placed; 4]>> {
+    if reader.count()? != count {
+        return None;
+    }
+    let mut left = reply_arena().len() + reply_room(seat).len();
+    let one = |_| {
+        let placed = reader.tensor()??;
+        left = left.checked_sub(placed.byte_size)?;
+        Some(placed)
+    };
+    (0..count).map(one).collect()
+}
+
+fn within(range: &Range<usize>, at: usize, byte_size: usize) -> bool {
+    at >= range.start && at.checked_add(byte_size).is_some_and(|end| end <= range.end)
+}

@@ -1,0 +1,123 @@
+"""The child process: loads one candidate, answers its cases, and measures itself. Started by `nnrp.compare.child`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nnrp
+from nnrp.compare.wire import Wire, raw_of
+from nnrp.errors import NnrpError
+from nnrp.tensor import NAMES
+
+_WARM_UPS, _LEAST = 2, 3
+
+
+def main() -> None:
+    """Do what the other end asks, until it is gone."""
+    # What a library prints goes to the log and not between the messages.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    wire = Wire(sys.stdin.buffer, answers)
+    _end_with_parent(sys.stdin.fileno())
+    try:
+        asked, _ = wire.receive()
+        if "load" in asked:
+            _measure(wire, asked["load"])
+        else:
+            wire.send({"runtimes": nnrp.Engine().runtimes()})
+    except NnrpError as error:
+        wire.send({"error": {"code": error.code, "reason": error.reason, "message": error.message, "details": json.dumps(error.details)}})
+    except (EOFError, BrokenPipeError):
+        pass
+
+
+def _end_with_parent(pipe: int) -> None:
+    """End this process when the other end of a pipe is gone, also in the middle of a load or a run, which nobody waits for any more."""
+    if not hasattr(select, "poll"):
+        return
+
+    def watch() -> None:
+        gone = select.poll()
+        # No data: only that the other end is gone.
+        gone.register(pipe, 0)
+        gone.poll()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _measure(wire: Wire, load: dict[str, Any]) -> None:
+    before = _resident()
+    started = time.perf_counter()
+    # Files of any name may be compared; a model's name may not be any.
+    model = nnrp.load(load.pop("path"), "candidate", **load)
+    load_s = time.perf_counter() - started
+    session: Any = model.session
+    told = {**session._asdict(), "load_s": load_s, "memory_bytes": _grown(before, 0)}
+    wire.send({"loaded": told, "inputs": [spec._asdict() for spec in model.inputs], "outputs": [spec._asdict() for spec in model.outputs]})
+    cases: list[list[Any]] = []
+    first = ""
+    while "time" not in (asked := wire.receive())[0]:
+        tensors = asked[1]
+        cases.append([_value(tensors[spec.name]) if spec.name in tensors else None for spec in model.inputs])
+        outputs = model(*cases[-1])
+        first = first or _digest(outputs)
+        wire.send({"answered": True}, outputs)
+    latencies = _time(model, cases, **asked[0]["time"])
+    held = sum(getattr(value, "nbytes", 0) for case in cases for value in case)
+    wire.send({"timed": {"latencies_ns": latencies, "memory_bytes": _grown(before, held), "repeatable": first == _digest(model(*cases[0]))}})
+
+
+def _value(tensor: nnrp.Tensor) -> Any:
+    plain = tensor.datatype != "BYTES" and "." not in NAMES[tensor.datatype]
+    return tensor.numpy() if plain else tensor
+
+
+def _time(model: nnrp.Model, cases: Sequence[Sequence[Any]], seconds: float, most: int) -> list[int]:
+    for turn in range(_WARM_UPS):
+        model(*cases[turn % len(cases)])
+    taken: list[int] = []
+    end = time.perf_counter() + seconds
+    while len(taken) < _LEAST or (len(taken) < most and time.perf_counter() < end):
+        case = cases[len(taken) % len(cases)]
+        started = time.perf_counter_ns()
+        model(*case)
+        taken.append(time.perf_counter_ns() - started)
+    return taken
+
+
+def _digest(outputs: dict[str, Any]) -> str:
+    digest = hashlib.sha256()
+    for value in outputs.values():
+        digest.update(raw_of(value)[2])
+    return digest.hexdigest()
+
+
+def _grown(before: int | None, held: int) -> int | None:
+    now = _resident()
+    return None if before is None or now is None else max(0, now - before - held)
+
+
+def _resident() -> int | None:
+    """The process's resident memory in bytes; None where the system does not tell."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "win32":
+        return None
+    told = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, text=True, check=False).stdout
+    return int(told) * 1024 if told.strip().isdigit() else None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Runtimes that installed packages bring, through the entry-point group ``nnrp.runtimes``."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from nnrp.errors import LoadFailed, NnrpError, RuntimeNotInstalled
+
+if TYPE_CHECKING:
+    from nnrp.runtimes.contract import Runtime
+
+GROUP = "nnrp.runtimes"
+
+
+def names() -> list[str]:
+    """List the runtimes that packages bring, by name; imports none."""
+    return sorted({entry.name for entry in entry_points(group=GROUP)})
+
+
+def make(name: str) -> Runtime | None:
+    """Import and make a runtime: the entry point names a class, a function without parameters, or a runtime itself.
+
+    Returns:
+        None when no package brings one of that name.
+
+    Raises:
+        RuntimeNotInstalled: something that it imports is not installed.
+        LoadFailed: it is no runtime of that name.
+    """
+    entry = next(iter(entry_points(group=GROUP, name=name)), None)
+    if entry is None:
+        return None
+    try:
+        made: Any = entry.load()
+    except ImportError as error:
+        missing = error.name or type(error).__name__
+        raise RuntimeNotInstalled(f"runtime '{name}' is not installed: it needs '{missing}'", runtime=name) from error
+    runtime: Runtime = made() if callable(made) and (isinstance(made, type) or not hasattr(made, "load")) else made
+    if getattr(runtime, "name", None) != name:
+        raise LoadFailed(f"runtime '{name}': expected a runtime of that name, got {getattr(runtime, 'name', None)!r:.96}", runtime=name)
+    return runtime
+
+
+def tell(name: str) -> dict[str, Any]:
+    """Tell what a runtime is as an engine tells of its own, with `error` where it cannot be used."""
+    from nnrp.runtimes import host
+
+    nothing: dict[str, Any] = {"name": name, "version": "", "formats": [], "devices": [], "options": {}}
+    try:
+        runtime = make(name)
+        nothing["formats"] = list(getattr(runtime, "formats", None) or ())
+        return {"name": name, **host.about(runtime)}
+    except (NnrpError, ImportError) as error:
+        document, _ = host.fault(name, RuntimeNotInstalled.reason, error)
+        return nothing | {"error": json.loads(document)}

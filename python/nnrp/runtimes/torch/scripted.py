@@ -1,0 +1,116 @@
+"""Modules that ``torch.jit`` saved: they know the names of their inputs, and no datatypes and dimensions, which the description must say."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from nnrp.errors import InvalidModel, NotOffered
+from nnrp.runtimes import declared
+from nnrp.runtimes.contract import ModelSpec
+from nnrp.runtimes.torch.session import FAILURES, said
+from nnrp.runtimes.torch.types import DATATYPES, NUMBERS, Port
+
+#: Operations that read or write files of their own choice.
+_FILES = {"aten::from_file", "aten::save"}
+
+
+class Scripted(NamedTuple):
+    """A module, ready to be called."""
+
+    call: Callable[..., Sequence[Any]]
+    inputs: list[Port]
+    outputs: list[Port]
+    stateful: bool
+    tensors: list[Any]
+
+
+def read(torch: Any, content: bytes, device: str) -> Any:
+    """Read a module.
+
+    Raises:
+        InvalidModel: PyTorch cannot.
+    """
+    import warnings
+
+    try:
+        # It warns of being superseded, which whoever has such a file cannot help.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.jit.load(io.BytesIO(content), map_location=device).eval()
+    except FAILURES as error:
+        raise InvalidModel(f"model file: torch cannot read it: {said(error)}", runtime="torch") from error
+
+
+def prepare(torch: Any, module: Any, spec: ModelSpec) -> Scripted:
+    """Put together what the module tells of itself and what the description says.
+
+    Raises:
+        InvalidOption: they do not fit.
+        NotOffered: it takes or gives what is no tensor.
+    """
+    schema = module.forward.schema
+    graph = module.graph.copy()
+    torch._C._jit_pass_inline(graph)
+    nodes = list(_nodes(graph))
+    if files := _FILES & {node.kind() for node in nodes}:
+        raise NotOffered(f"model file: it uses {min(files)}, which opens files of its own choice", runtime="torch", format="torchscript")
+    aliases = graph.alias_db()
+    written = [aliases.has_writers(value) for value in list(graph.inputs())[1:]]
+    arguments = schema.arguments[1:]
+    told = declared.said(spec, "inputs", [argument.name for argument in arguments])
+    ports = [_input(argument, told.get(argument.name), copied) for argument, copied in zip(arguments, written, strict=True)]
+    stateful = any(node.kind() == "prim::SetAttr" for node in nodes)
+    stateful = stateful or any(aliases.has_writers(node.output()) for node in nodes if node.kind() == "prim::GetAttr")
+    constants = [node.t("value") for node in nodes if node.kind() == "prim::Constant" and node.hasAttribute("value") and node.kindOf("value") == "t"]
+    tensors = [*module.parameters(), *module.buffers(), *constants]
+    return Scripted(_caller(module, arguments, ports), ports, said_of(spec, "outputs"), stateful, tensors)
+
+
+def said_of(spec: ModelSpec, side: str) -> list[Port]:
+    """Give what the description says of the inputs or the outputs, of which such a file tells nothing.
+
+    Raises:
+        InvalidOption: it says nothing.
+    """
+    return [Port(*one) for one in declared.ports("torch", spec, side, DATATYPES)]
+
+
+def _nodes(block: Any) -> Any:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+def _input(argument: Any, told: declared.Said | None, copied: bool) -> Port:
+    name, kind = argument.name, str(argument.type)
+    optional = argument.has_default_value() or kind.startswith("Optional[")
+    plain = kind.removeprefix("Optional[").removesuffix("]")
+    number = {"int": int, "float": float, "bool": bool}.get(plain)
+    if number is not None:
+        return Port(name, NUMBERS[number], [], optional, number)
+    if plain != "Tensor":
+        raise NotOffered(f"model file: the input '{name[:96]}' is of type {kind[:96]}, which torch does not offer here", runtime="torch", format="torchscript")
+    datatype = declared.datatype("torch", f"inputs['{name[:96]}']", told, DATATYPES)
+    return Port(name, datatype, told.shape if told else None, optional, copied=copied)
+
+
+def _caller(module: Any, arguments: Sequence[Any], ports: Sequence[Port]) -> Callable[..., Sequence[Any]]:
+    """Give what calls the module, and gives its results in a row."""
+    forward, names = module.forward, [argument.name for argument in arguments]
+    if not any(port.optional for port in ports):
+        return lambda *given: flat(forward(*given))
+    return lambda *given: flat(forward(**{name: value for name, value in zip(names, given, strict=True) if value is not None}))
+
+
+def flat(answer: Any) -> Sequence[Any]:
+    """Give results in a row, however they are nested."""
+    if isinstance(answer, dict):
+        return flat(tuple(answer.values()))
+    if not isinstance(answer, tuple | list):
+        return (answer,)
+    if any(isinstance(one, tuple | list | dict) for one in answer):
+        return [leaf for one in answer for leaf in flat(one)]
+    return answer

@@ -1,0 +1,1 @@
+"""Real models, out of packages that carry them, each with a question whose right answer is known."""

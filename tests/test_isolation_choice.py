@@ -1,0 +1,88 @@
+"""Models in processes of their own: which runtime is taken, what it is told, and Ctrl-C meanwhile."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import lite
+import numpy as np
+import pytest
+import triton_models
+import zoo
+from test_isolation import children, kill, load, load_into, process, within_a_minute
+from test_python_signals import interrupted
+
+import nnrp
+from nnrp.errors import NnrpError
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process for a model needs Linux")
+
+X = np.float32([[1, 2, 3, 4]])
+
+
+def test_a_fixed_shape_of_the_description_reaches_the_runtime_and_is_applied_once(models: Path) -> None:
+    said = {"inputs": [{"name": "a", "shape": [1, 4]}], "outputs": {"y": "b"}}
+    here, there = (nnrp.load(zoo.scale(models / "said.onnx", 2.0), runtime="tract", isolation=where, **said) for where in ("none", "process"))
+    assert (here.inputs, here.outputs) == (there.inputs, there.outputs)
+    assert (there.inputs[0].name, list(there.inputs[0].shape or [])) == ("a", [1, 4])
+    assert np.array_equal(there(a=X)["b"], 2 * X)
+
+
+def outcome(path: Path, isolation: Any) -> tuple[str, Any]:
+    """What came of a load without a wish: the runtime that was taken, or the reason, and each one's that was asked before."""
+    try:
+        session: Any = nnrp.load(path, isolation=isolation).session
+    except NnrpError as error:
+        return error.reason, [(one["runtime"], one["reason"], one["message"]) for one in error.details.get("tried", [])]
+    return session.runtime, session.chosen
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite", "triton", "broken", "nothing"])
+def test_without_a_wish_the_same_runtime_is_taken_as_in_the_engines_own_process(kind: str, double_file: Path, tmp_path: Path) -> None:
+    if kind == "onnx":
+        path = double_file
+    elif kind == "tflite":
+        path = lite.scale(tmp_path / "model.onnx", [-1, 4], {"serve": 2.0})
+    elif kind == "triton":
+        path = triton_models.write(tmp_path, "add_sub") / "add_sub"
+    else:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(double_file.read_bytes()[:60] if kind == "broken" else b"nothing of the sort")
+    assert outcome(path, "process") == outcome(path, "none")
+
+
+def test_ctrl_c_ends_a_call_of_a_function_there(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    model = load("prone_long:wait", options={"inputs": {"x": ["BYTES", [1]]}, "outputs": {"y": ["BYTES", [1]]}}, stop_grace=0.1)
+    with interrupted(begun.exists):
+        model(np.array([str(begun)], object))
+    assert within_a_minute(lambda: "CLIENT_CANCELLED" in model.statistics()["failures"])
+
+
+def test_ctrl_c_ends_a_load_and_its_process(double_file: Path) -> None:
+    before = set(children())
+    engine = nnrp.Engine()
+    said: dict[str, Any] = {"inputs": {"x": ["FP32", [1]]}, "outputs": {"y": ["FP32", [1]]}}
+    with interrupted(lambda: bool(set(children()) - before)):
+        engine.load("prone_hang:f", "model", runtime="callable", options=said, isolation="process")
+    assert within_a_minute(lambda: set(children()) <= before)
+    assert np.array_equal(engine.load(double_file, "model", isolation="process")(X)["y"], 2 * X)
+
+
+def test_each_end_and_restart_is_an_event() -> None:
+    engine = nnrp.Engine()
+    model = load_into(engine, "crashing")
+    events = engine.events(timeout=60)
+    for turn in (1, 2):
+        kill(model)
+        ended, restarted = next(events), next(events)
+        assert (ended["event"], ended["model"], ended["version"], ended["exit"]) == ("ended", "crashing", "1", "SIGKILL")
+        assert ended["again_ms"] == 100 * turn
+        assert (restarted["event"], restarted["model"], restarted["restarts"]) == ("restarted", "crashing", turn)
+        assert restarted["id"] == process(model)["id"]
+        assert restarted["number"] == ended["number"] + 1
+        assert ended["time"] <= restarted["time"]
+    engine.drain()
+    assert list(events) == []
