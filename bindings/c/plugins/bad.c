@@ -29,6 +29,7 @@ struct NnrpSession {
   char what[64];
   char told[4096];
   int* nowhere;
+  _Atomic(const NnrpRun*) cancelled;
 };
 
 typedef struct Output {
@@ -39,7 +40,6 @@ typedef struct Output {
 
 static _Thread_local long alive;
 static atomic_long inside;
-static _Atomic(const NnrpRun*) cancelled;
 static atomic_int released;
 /* The stream that goes on, or went on last. */
 static _Thread_local const NnrpRun* giving;
@@ -159,6 +159,12 @@ static void pause_1ms(void) {
   nanosleep(&millisecond, NULL);
 }
 
+/* What is left of the last cancelled run must not look like one of a later run at the same address. */
+static void wait_for_cancel(NnrpSession* session, const NnrpRun* run) {
+  while (session->cancelled != run) pause_1ms();
+  session->cancelled = NULL;
+}
+
 static NnrpStatus tells(const NnrpRun* run, NnrpFault* fault) {
   char text[256];
   snprintf(text, sizeof text, "id %s, parameters %s", run->id == NULL ? "NULL" : run->id, run->parameters_json == NULL ? "NULL" : run->parameters_json);
@@ -169,7 +175,7 @@ static NnrpStatus run(NnrpSession* session, const NnrpRun* run, NnrpFault* fault
   NnrpStatus status = does(session, "tells_its_request") ? tells(run, fault) : fails(session, fault);
   if (status != NNRP_OK) return status;
   if (does(session, "waits_for_cancel")) {
-    while (cancelled != run) pause_1ms();
+    wait_for_cancel(session, run);
     return NNRP_CANCELLED;
   }
   if (does(session, "wants_to_be_alone")) {
@@ -249,9 +255,7 @@ static NnrpStatus stream(NnrpSession* session, const NnrpRun* run, NnrpFault* fa
     gives_at_the_end = 0;
     if (status != NNRP_OK && !does(session, "never_ends") && !does(session, "deaf")) return status;
   }
-  if (does(session, "waits_for_cancel")) {
-    while (cancelled != run) pause_1ms();
-  }
+  if (does(session, "waits_for_cancel")) wait_for_cancel(session, run);
   return does(session, "deaf") ? NNRP_OK : fails(session, fault);
 }
 
@@ -264,8 +268,7 @@ static NnrpStatus stats(NnrpSession* session, const char** json, NnrpFault* faul
 }
 
 static void cancel(NnrpSession* session, const NnrpRun* run) {
-  (void)session;
-  cancelled = run;
+  session->cancelled = run;
 }
 
 static void close_session(NnrpSession* session) {
