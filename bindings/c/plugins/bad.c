@@ -128,6 +128,7 @@ static void spoil(const NnrpSession* session, Output* output, NnrpTensor* result
   if (does(session, "strides_repeat")) output->shape[0] = (int64_t)1 << 40, output->strides[0] = 0;
   if (does(session, "strides_back")) output->strides[0] = -1, tensor->data = (float*)tensor->data + 1;
   if (does(session, "byte_offset")) tensor->byte_offset = UINT64_MAX;
+  if (does(session, "half_offset")) tensor->byte_offset = (uint64_t)1 << 63;
   if (does(session, "misaligned")) tensor->data = (char*)tensor->data + 1;
   if (does(session, "offset")) tensor->byte_offset = 4, output->shape[0] = 1;
   if (does(session, "no_elements")) output->shape[0] = 0, tensor->data = NULL;
@@ -201,12 +202,12 @@ static NnrpStatus run(NnrpSession* session, const NnrpRun* run, NnrpFault* fault
       for (i = 1; i < run->n_outputs; i++) run->results[i]->tensor = &output->tensor;
     }
   }
-  if (does(session, "no_owner")) {
+  if (does(session, "no_owner") || does(session, "no_owner_huge")) {
     static const float elements[] = {3, 5};
-    static const int64_t shape[] = {2};
+    static const int64_t shape[] = {2}, huge[] = {(int64_t)1 << 45};
     static DLManagedTensorVersioned tensor;
     end(run->results[0]->tensor);
-    tensor = nnrp_borrow(elements, kDLFloat, 32, 1, shape);
+    tensor = nnrp_borrow(elements, kDLFloat, 32, 1, does(session, "no_owner") ? shape : huge);
     run->results[0]->tensor = &tensor;
   }
   return does(session, "fails_at_last") ? nnrp_fail(fault, NNRP_RUNTIME_FAILURE, "RUN_FAILED", "after all") : NNRP_OK;

@@ -233,6 +233,14 @@ impl AlignedBuf {
         AlignedBuf { lines: bytemuck::zeroed_vec(end.div_ceil(64)), start, end }
     }
 
+    /// An aligned copy; `None` when there is no memory for it.
+    pub fn try_copy_of(bytes: &[u8]) -> Option<Self> {
+        let lines = bytemuck::try_zeroed_vec(bytes.len().div_ceil(64)).ok()?;
+        let mut buf = AlignedBuf { lines, start: 0, end: bytes.len() };
+        buf.as_mut_slice().copy_from_slice(bytes);
+        Some(buf)
+    }
+
     /// An aligned copy.
     pub fn copy_of(bytes: &[u8]) -> Self {
         let mut buf = Self::zeroed(bytes.len());

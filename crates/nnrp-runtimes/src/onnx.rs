@@ -66,6 +66,13 @@ pub(crate) fn external_files(path: &Path) -> BTreeSet<String> {
     read(path).map(|(model, _)| model.external).unwrap_or_default()
 }
 
+/// The names of the inputs' dimensions; `None` when the file cannot be read.
+pub(crate) fn symbols(path: &Path) -> Option<BTreeSet<String>> {
+    let (model, _) = read(path).ok()?;
+    let dims = model.inputs.iter().filter_map(|(_, described)| described.get("shape")?.as_array()).flatten();
+    Some(dims.filter_map(|dim| dim.as_str().map(str::to_owned)).collect())
+}
+
 /// The inputs that a caller has to give, as the file names them: those without a value in the file.
 ///
 /// # Errors

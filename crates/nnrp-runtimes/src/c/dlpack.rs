@@ -150,7 +150,8 @@ unsafe fn elements<'a>(place: Place<'_>, tensor: &DLTensor, datatype: Datatype, 
         return Err(malformed(format_args!("{place}: tensor.data"), format_args!("{byte_size} bytes"), "NULL"));
     }
     let offset = usize::try_from(tensor.byte_offset).ok();
-    let address = offset.and_then(|offset| tensor.data.addr().checked_add(offset)?.checked_add(byte_size).map(|_| offset));
+    let last = offset.and_then(|offset| tensor.data.addr().checked_add(offset)?.checked_add(byte_size));
+    let address = offset.filter(|_| last.is_some_and(|last| isize::try_from(last).is_ok()));
     let offset = address.ok_or_else(|| refused(Reason::InvalidShape, place, format_args!("byte_offset {} runs past the end of memory", tensor.byte_offset)))?;
     let first = tensor.data.cast_const().cast::<u8>().wrapping_add(offset);
     let strides = if tensor.strides.is_null() {

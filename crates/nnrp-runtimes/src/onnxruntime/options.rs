@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::library::{Library, ort};
 use super::providers::{self, Provider};
 use super::session::os_path;
+use super::signature;
 use crate::options::{self, At, Texts};
 use nnrp_core::{ModelSpec, NnrpError, Precision, Reason, Result};
 use ort_sys::{ExecutionMode, GraphOptimizationLevel, OrtSessionOptions, os_char};
@@ -78,8 +79,8 @@ pub(super) fn schema() -> Value {
             "execution_mode": {"enum": ["sequential", "parallel"], "default": "sequential", "description": "parallel: with threads of its own"},
             "free_dimension_overrides": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}, "description": "symbolic dimension: size"},
             "graph_optimization_level": {"enum": ["disable", "basic", "extended", "all"], "default": "all"},
-            "inter_op_num_threads": threads("threads of its own that run nodes side by side; 0: the runtime's choice"),
-            "intra_op_num_threads": threads("threads of its own within a node; 0: the runtime's choice"),
+            "inter_op_num_threads": threads("threads of its own that run nodes side by side; 0: the physical cores"),
+            "intra_op_num_threads": threads("threads of its own within a node; 0: the physical cores"),
             "log_severity_level": {"type": "integer", "minimum": 0, "maximum": 4, "default": 4, "description": "0 verbose to 4 fatal, to standard error"},
             "optimized_model_cache": {"type": "string", "description": "a folder: the optimised model is kept there, and the next load reads it"},
             "profile_file_prefix": {"type": "string", "default": PROFILE, "description": "the trace's file, before its time and .json"},
@@ -126,7 +127,7 @@ impl Options {
             mem_pattern: flag("enable_mem_pattern", true)?,
             arena: flag("enable_cpu_mem_arena", true)?,
             deterministic: flag("use_deterministic_compute", false)?,
-            severity: at("log_severity_level").map(|at| at.integer(0, 4)).transpose()?.map(|level| narrow(Some(level), 4)),
+            severity: at("log_severity_level").map(|at| at.integer(0, 4)).transpose()?.and_then(|level| i32::try_from(level).ok()),
             overrides: at("free_dimension_overrides").map_or(Ok(Vec::new()), |at| at.sizes())?,
             profile: profile_at(flag("enable_profiling", false)?, at("profile_file_prefix"))?,
             cache: at("optimized_model_cache").map(|at| path_at(&at)).transpose()?,
@@ -137,7 +138,7 @@ impl Options {
     /// Holds the options against what else the description says.
     ///
     /// # Errors
-    /// `INVALID_OPTION` for a device that the providers contradict, `DEVICE_NOT_FOUND`; `NOT_OFFERED` for a precision that is not the model's own.
+    /// `INVALID_OPTION` for a device that the providers contradict and a dimension that no input has, `DEVICE_NOT_FOUND`; `NOT_OFFERED` for a precision that is not the model's own.
     pub(super) fn agree(&mut self, library: &Library, spec: &ModelSpec) -> Result<()> {
         if !matches!(spec.precision, Precision::Strict | Precision::Fast) {
             let asked = options::name_of(spec.precision);
@@ -146,6 +147,7 @@ impl Options {
             );
             return Err(NnrpError::new(Reason::NotOffered, message).with("precision", asked).with("runtime", super::NAME));
         }
+        signature::fit(&spec.path, &self.overrides)?;
         providers::place(library, &mut self.providers, &spec.device)
     }
 
@@ -258,8 +260,9 @@ fn profile_at(wanted: bool, prefix: Option<At<'_>>) -> Result<Option<PathBuf>> {
     }
 }
 
+/// As many as were asked for; 0 and nothing are the default.
 fn narrow(value: Option<i64>, default: i32) -> i32 {
-    value.and_then(|value| i32::try_from(value).ok()).unwrap_or(default)
+    value.and_then(|value| i32::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default)
 }
 
 /// What of a model is loaded.
@@ -352,6 +355,7 @@ mod tests {
     fn threads_are_shared_unless_an_option_speaks_of_them() {
         assert_eq!(parse(json!({})).unwrap().own_threads, None);
         assert_eq!(parse(json!({"intra_op_num_threads": 3})).unwrap().own_threads, Some((3, 1)));
+        assert_eq!(parse(json!({"intra_op_num_threads": 0, "inter_op_num_threads": 0})).unwrap().own_threads, Some((2, 1)));
         assert_eq!(parse(json!({"execution_mode": "parallel"})).unwrap().own_threads, Some((2, 2)));
         assert_eq!(parse(json!({"session": {INTRA_SPIN: "1"}})).unwrap().own_threads, Some((2, 1)));
         assert_eq!(parse(json!({"use_per_session_threads": true})).unwrap().own_threads, Some((2, 1)));

@@ -10,6 +10,8 @@ use std::ffi::{CStr, CString};
 use std::ptr::null_mut;
 
 const CPU: &str = "CPUExecutionProvider";
+/// Calls models that run elsewhere, where a model has nodes for that; all other nodes are the CPU's.
+const AZURE: &str = "AzureExecutionProvider";
 
 /// A provider by the name of ONNX Runtime's Python API, and its options.
 #[derive(Debug)]
@@ -49,7 +51,7 @@ pub(super) fn place(library: &Library, providers: &mut Vec<Provider>, asked: &st
         let available = available(library).map_err(|failure| failure.into_load_error(None))?;
         let number = id.map(|id| id.parse::<u16>().map(|id| (c"device_id".to_owned(), CString::new(id.to_string()).unwrap_or_default())));
         return match number.transpose() {
-            Ok(id) if available.iter().any(|known| known == name) => {
+            Ok(id) if name != AZURE && available.iter().any(|known| known == name) => {
                 providers.extend((name != CPU).then(|| Provider { name: name.to_owned(), options: id.into_iter().collect() }));
                 Ok(())
             }
@@ -61,7 +63,7 @@ pub(super) fn place(library: &Library, providers: &mut Vec<Provider>, asked: &st
         };
     };
     let held = device(providers);
-    if first.name == asked || held == asked || (id.is_none() && held.strip_suffix(":0") == Some(asked)) {
+    if (first.name == asked && asked != AZURE) || held == asked || (id.is_none() && held.strip_suffix(":0") == Some(asked)) {
         return Ok(());
     }
     let (asked, first) = (excerpt(asked), excerpt(&first.name));
@@ -192,7 +194,7 @@ pub(super) fn device(providers: &[Provider]) -> String {
     let option = |name: &str| first.options.iter().find(|(key, _)| key.as_bytes() == name.as_bytes()).map(|(_, value)| value.to_string_lossy());
     let id = option("device_id").unwrap_or("0".into());
     match first.name.as_str() {
-        CPU | "XnnpackExecutionProvider" | "DnnlExecutionProvider" | "AzureExecutionProvider" => "cpu".to_owned(),
+        CPU | "XnnpackExecutionProvider" | "DnnlExecutionProvider" | AZURE => "cpu".to_owned(),
         "OpenVINOExecutionProvider" if option("device_type").is_none_or(|kind| kind == "CPU") => "cpu".to_owned(),
         "CUDAExecutionProvider" | "TensorrtExecutionProvider" | "NvTensorRTRTXExecutionProvider" => format!("cuda:{id}"),
         "ROCMExecutionProvider" | "MIGraphXExecutionProvider" => format!("rocm:{id}"),

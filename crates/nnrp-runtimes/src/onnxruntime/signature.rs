@@ -1,11 +1,12 @@
 //! A session's signature: names, datatypes and shapes with their symbolic dimensions, as the library reads them from the file.
 use super::failure::Failure;
 use super::library::{Library, ort};
-use crate::onnx::datatype_of;
+use crate::onnx::{self, datatype_of};
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result, Shape, Signature, TensorSpec};
 use ort_sys::{OrtSession, OrtTensorTypeAndShapeInfo, OrtTypeInfo};
 use std::ffi::{CStr, CString, c_char};
+use std::path::Path;
 use std::ptr::{null, null_mut};
 
 const TENSOR: i32 = 1;
@@ -23,6 +24,21 @@ pub(super) struct Read {
 type Count = unsafe extern "system" fn(*const OrtSession, *mut usize) -> ort_sys::OrtStatusPtr;
 type NameOf = unsafe extern "system" fn(*const OrtSession, usize, *mut ort_sys::OrtAllocator, *mut *mut c_char) -> ort_sys::OrtStatusPtr;
 type TypeOf = unsafe extern "system" fn(*const OrtSession, usize, *mut *mut OrtTypeInfo) -> ort_sys::OrtStatusPtr;
+
+/// Refuses the size of a dimension that no input has, which the library would pass over.
+///
+/// # Errors
+/// `INVALID_OPTION` with the dimensions that there are.
+pub(super) fn fit(path: &Path, sizes: &[(CString, i64)]) -> Result<()> {
+    let known = (!sizes.is_empty()).then(|| onnx::symbols(path)).flatten();
+    let unknown = known.as_ref().and_then(|known| sizes.iter().map(|(name, _)| name.to_string_lossy()).find(|name| !known.contains(&**name)));
+    let (Some(known), Some(name)) = (known.as_ref(), unknown) else { return Ok(()) };
+    let listed: Vec<String> = known.iter().take(16).map(|one| excerpt(one)).collect();
+    let there = if listed.is_empty() { "none".to_owned() } else { listed.join(", ") };
+    let name = excerpt(&name);
+    let message = format!("options.free_dimension_overrides: expected names of the inputs' dimensions, got '{name}'; there are: {there}");
+    Err(NnrpError::new(Reason::InvalidOption, message).with("path", "options.free_dimension_overrides").with("got", name).with("dimensions", listed))
+}
 
 /// Reads the signature; inputs that the model has a value for come last, as optional.
 ///

@@ -101,7 +101,11 @@ fn keep(runtime: &str, spec: &TensorSpec, tensor: Tensor<'_>, owned: Owned, inpu
         let what = format!("output '{}': expected elements aligned to {} bytes, got an address that is not", spec.name, datatype.align());
         return Err(Verb::Run.error(runtime, &what).with("output", &*spec.name));
     } else if !owned.has_end() || inputs.iter().flatten().any(|input| overlap(input.bytes(), bytes)) {
-        AlignedBuf::copy_of(bytes).into_bytes()
+        let copy = AlignedBuf::try_copy_of(bytes).ok_or_else(|| {
+            let what = format!("output '{}': expected elements that there is memory to copy, got {} bytes", spec.name, bytes.len());
+            Verb::Run.error(runtime, &what).with("output", &*spec.name).with("got", bytes.len())
+        })?;
+        copy.into_bytes()
     } else {
         Bytes::from_owner(Elements { first: bytes.as_ptr(), byte_size: bytes.len(), _owned: owned })
     };

@@ -112,6 +112,16 @@ fn an_option_that_is_not_known_is_refused() {
     assert!(error.details()["known"].as_array().is_some_and(|known| known.contains(&json!("intra_op_num_threads"))));
 }
 
+#[test]
+fn the_size_of_a_dimension_that_no_input_has_is_refused() {
+    let error = load_with("dynamic", json!({"free_dimension_overrides": {"batch": 5, "bath": 5}})).err().unwrap();
+    assert!(error.is(Reason::InvalidOption), "{error:?}");
+    assert_eq!(error.details()["path"], "options.free_dimension_overrides");
+    assert!(error.message().contains("got 'bath'; there are: batch"), "{error}");
+    let error = load_with("external", json!({"free_dimension_overrides": {"batch": 5}})).err().unwrap();
+    assert!(error.message().ends_with("there are: none"), "{error}");
+}
+
 fn load_on(device: &str, precision: Precision, options: Value) -> Result<Box<dyn Session>, NnrpError> {
     onnxruntime().load(&ModelSpec { device: device.to_owned(), precision, ..spec(&model("double"), options) })
 }
@@ -129,7 +139,8 @@ fn a_device_and_the_providers_say_the_same_or_the_load_is_refused() {
         assert!(error.is(Reason::InvalidOption), "{error:?}");
         assert!(error.message().contains(device) && error.message().contains("CPUExecutionProvider"), "{error}");
     }
-    for device in ["NoSuchExecutionProvider", "GPU", "cpu:1", "cuda:x", ""] {
+    // Azure's provider has no device: what it does not call elsewhere, the CPU runs.
+    for device in ["NoSuchExecutionProvider", "AzureExecutionProvider", "GPU", "cpu:1", "cuda:x", ""] {
         let error = load_on(device, Precision::Strict, json!({})).err().unwrap();
         assert!(error.is(Reason::DeviceNotFound) && error.details()["available"].is_array(), "{error:?}");
     }

@@ -48,6 +48,8 @@ fn every_wrong_tensor_is_an_error_that_names_runtime_and_output() {
         ("strides_outside", "strides [9223372036854775807] reach past the end of memory"),
         ("strides_repeat", "its C-contiguous copy of 4398046511104 bytes is too large"),
         ("byte_offset", "byte_offset 18446744073709551615 runs past the end of memory"),
+        ("half_offset", "byte_offset 9223372036854775808 runs past the end of memory"),
+        ("no_owner_huge", "expected elements that there is memory to copy, got 140737488355328 bytes"),
         ("misaligned", "expected elements aligned to 4 bytes, got an address that is not"),
     ] {
         let error = refused(&one_output(), does);
