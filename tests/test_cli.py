@@ -260,16 +260,20 @@ def test_a_second_stop_does_not_wait_and_says_so_to_who_asked(folder: Path, numb
     asking.start()
     _until_running(server.process.pid)
     server.process.send_signal(number)
-    _until_refusing(server.about["http"])
+    _until_not_ready(server.about["http"])
     assert server.stop(number) == 0
     asking.join()
     assert [one["reason"] for one in told] == ["DRAINING"]
 
 
-def _until_refusing(url: str) -> None:
-    """Wait until a server takes no connection any more."""
+def _until_not_ready(url: str) -> None:
+    """Wait until a server says, while a request is in flight, that it takes nothing new."""
     until = time.monotonic() + 60
-    with suppress(OSError):
-        while time.monotonic() < until:
-            urllib.request.urlopen(f"{url}/v2/health/live", timeout=60).close()
-        pytest.fail("the server still takes connections after 60 s")
+    told: tuple[int, Any] = (200, None)
+    while told[0] == 200 and time.monotonic() < until:
+        try:
+            urllib.request.urlopen(f"{url}/v2/health/ready", timeout=60).close()
+        except urllib.error.HTTPError as error:
+            told = (error.code, json.loads(error.read())["reason"])
+    assert told == (503, "DRAINING")
+    urllib.request.urlopen(f"{url}/v2/health/live", timeout=60).close()

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -66,9 +67,9 @@ def _has_thread(name: str) -> bool:
 
 
 def _refuses(server: nnrp.Server) -> bool:
-    host, port = (server.http_url or "").removeprefix("http://").split(":")
-    with socket.socket() as asking:
-        return asking.connect_ex((host, int(port))) != 0
+    with suppress(OSError), urllib.request.urlopen(f"{server.http_url}/v2/health/ready", timeout=60):
+        return False
+    return True
 
 
 def _until_cancelled(model: nnrp.Model) -> None:

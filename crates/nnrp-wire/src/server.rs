@@ -2,7 +2,7 @@
 use crate::buffer::Pool;
 use crate::listen::{self, Listeners};
 use crate::settings::ServerSettings;
-use crate::shared::{Shared, Signal, Signals, over, stopped};
+use crate::shared::{Shared, Signal, Signals, closing, over};
 use crate::{grpc, rest};
 use nnrp_core::error::excerpt;
 use nnrp_core::{Engine, NnrpError, Reason, Result};
@@ -77,8 +77,8 @@ impl Server {
         Ok(server)
     }
 
-    /// Tells connections now and then to look whether they are idle or stuck, from a thread of its own: a timer in the threads that read sockets would make each of
-    /// their waits dearer (15.4 instead of 14.5 µs a request).
+    /// Tells connections now and then to look whether they are idle or stuck, and to close once the server stops and nothing is in flight; from a thread of its
+    /// own: a timer in the threads that read sockets would make each of their waits dearer (15.4 instead of 14.5 µs a request).
     fn look(&self) -> Result<JoinHandle<()>> {
         let (shared, tell, life) = (self.shared.clone(), self.tell.clone(), self.living.one_more());
         let work = move || {
@@ -86,10 +86,16 @@ impl Server {
             let (idle, unread) = (shared.settings.idle_timeout, shared.settings.write_timeout);
             let start = Instant::now();
             let (mut look, mut doubt) = (idle, unread);
-            while !shared.stopping() {
+            loop {
+                let Signal { end, closing, .. } = *tell.borrow();
                 let now = start.elapsed();
-                if now < look.min(doubt) {
-                    std::thread::park_timeout(look.min(doubt) - now);
+                let end = end.map(|end| end.saturating_duration_since(start));
+                if closing {
+                    break;
+                } else if end.is_some_and(|end| end <= now || shared.is_done()) {
+                    tell.send_modify(|signal| signal.closing = true);
+                } else if now < look.min(doubt) {
+                    std::thread::park_timeout(end.unwrap_or(Duration::MAX).min(look).min(doubt) - now);
                 } else if look <= doubt {
                     look = now + idle;
                     tell.send_modify(|signal| signal.looks += 1);
@@ -99,7 +105,9 @@ impl Server {
                 }
             }
         };
-        std::thread::Builder::new().name(format!("{THREAD_PREFIX}idle")).spawn(work).map_err(|error| failed("starting a thread", &error))
+        let look = std::thread::Builder::new().name(format!("{THREAD_PREFIX}idle")).spawn(work).map_err(|error| failed("starting a thread", &error))?;
+        let _ = self.shared.keeper.set(look.thread().clone());
+        Ok(look)
     }
 
     /// Where the REST form listens.
@@ -113,12 +121,16 @@ impl Server {
     }
 
     /// Takes nothing new from now on, and finishes what is in flight within `grace`; said again it may end sooner, and not later. What is not finished then
-    /// is answered `DRAINING` where that can be written.
+    /// is answered `DRAINING` where that can be written. Until nothing is in flight any more it goes on to answer that it is not ready, and new requests
+    /// likewise.
     pub fn begin_to_stop(&self, grace: Duration) {
         let now = Instant::now();
         let end = now.checked_add(grace).unwrap_or(now);
         self.shared.stop();
-        self.tell.send_modify(|signal| signal.end = Some(signal.end.map_or(end, |before| before.min(end))));
+        self.tell.send_modify(|signal| {
+            signal.end = Some(signal.end.map_or(end, |before| before.min(end)));
+            signal.closing |= grace.is_zero() || self.shared.is_done();
+        });
         self.threads.lock().iter().for_each(|thread| thread.thread().unpark());
     }
 
@@ -203,7 +215,7 @@ impl Thread {
                 }
             }
             drop(alive);
-            stopped(&mut self.signals).await;
+            closing(&mut self.signals).await;
             tokio::select! {
                 _ = ended.recv() => return,
                 () = over(&mut self.signals) => {}
@@ -216,7 +228,7 @@ impl Thread {
         loop {
             let accepted = tokio::select! {
                 biased;
-                () = stopped(&mut self.signals) => return,
+                () = closing(&mut self.signals) => return,
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -237,7 +249,7 @@ impl Thread {
             return Ok(permit);
         }
         tokio::select! {
-            () = stopped(&mut self.signals) => Err(()),
+            () = closing(&mut self.signals) => Err(()),
             permit = self.connections.clone().acquire_owned() => permit.map_err(|_| ()),
         }
     }

@@ -41,7 +41,7 @@ impl Doctor {
         if !matches!(name, "" | SERVICE) && engine.model(name, "").is_err() {
             return ServingStatus::ServiceUnknown;
         }
-        if engine.ready() && self.signals.borrow().end.is_none() { ServingStatus::Serving } else { ServingStatus::NotServing }
+        if self.shared.ready() { ServingStatus::Serving } else { ServingStatus::NotServing }
     }
 }
 
@@ -71,7 +71,7 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status as i32 }
 }
 
-/// A status now and whenever it changes; ends when the server stops.
+/// A status now and whenever it changes; ends when the server closes.
 struct Watch {
     doctor: Doctor,
     name: String,
@@ -84,13 +84,13 @@ impl Stream for Watch {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let stopped = self.doctor.signals.borrow().end.is_some();
+            let closing = self.doctor.signals.borrow().closing;
             let now = self.doctor.look(&self.name);
             if self.told != Some(now) {
                 self.told = Some(now);
                 return Poll::Ready(Some(Ok(response(now))));
             }
-            if stopped {
+            if closing {
                 return Poll::Ready(None);
             }
             ready!(self.interval.poll_tick(cx));

@@ -62,6 +62,7 @@ pub(super) async fn call(service: &Service, method: Method, request: Request<Inc
     let settings = &service.shared.settings;
     let byte_size = if method == Method::ModelInfer { settings.max_body_bytes } else { settings.max_body_bytes.min(SMALL) };
     let engine = (method == Method::ModelInfer).then_some(&service.shared.engine);
+    let _taken = engine.map(|_| service.shared.take()).transpose()?;
     let bounds = grpc::Bounds { byte_size, pause: settings.read_timeout, raw_tag: 7, pool: &service.pool, engine };
     let mut trailers = None;
     let reading = grpc::read(&head.headers, &mut body, bounds, &mut trailers);

@@ -41,7 +41,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a client has to answer a goodbye.
 const PARTING: Duration = Duration::from_secs(1);
 
-/// Serves one connection until it ends or is quiet for too long; once the server stops it takes no new calls and ends with the last one.
+/// Serves one connection until it ends or is quiet for too long; once the server closes it takes no new calls and ends with the last one.
 pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, pool: Pool, mut signals: Signals) {
     let activity = Arc::new(Activity::default());
     // HTTP/2 tells by itself whether the peer is there, so a pause between frames is no fault.
@@ -64,7 +64,7 @@ pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, poo
         _ = drive(&socket, connection.as_mut()) => return,
         // Its windows stay shut: what it does not read is let go of.
         () = doubted(&mut doubts, || service.backlog.is_stuck()) => return,
-        () = parting(&mut signals, || free() && !service.asked.swap(false, Ordering::Relaxed)) => {}
+        () = parting(&mut signals, |signal| signal.closing, || free() && !service.asked.swap(false, Ordering::Relaxed)) => {}
     }
     connection.as_mut().graceful_shutdown();
     // A client that does not look at its connection never answers the goodbye; without a call of its own it is not waited for.

@@ -6,7 +6,7 @@ use crate::frame::grpc::{Bounds, GRPC};
 use crate::frame::messages::Messages;
 use crate::frame::{status, streamed, timeout};
 use crate::request::{new_request_id, unwound};
-use crate::shared::parting;
+use crate::shared::{Taken, draining, parting};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -31,11 +31,13 @@ pub(super) fn call(service: &Arc<Service>, request: Request<Incoming>) -> Result
     let (head, body) = request.into_parts();
     let deadline = timeout::deadline(&head.headers, Instant::now())?;
     let strict = head.headers.get(streamed::STATUS_ERRORS).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    let taken = service.shared.take()?;
     let settings = &service.shared.settings;
     let bounds =
         Bounds { byte_size: settings.max_body_bytes, pause: settings.read_timeout, raw_tag: 7, pool: &service.pool, engine: Some(&service.shared.engine) };
     let (out, coming) = mpsc::channel(AHEAD);
-    let call = Call { service: service.clone(), deadline, strict, messages: Messages::new(head.headers, body, &bounds), flights: Flights::default(), out };
+    let messages = Messages::new(head.headers, body, &bounds);
+    let call = Call { service: service.clone(), deadline, strict, messages, flights: Flights::default(), out, _taken: taken };
     tokio::spawn(call.serve());
     let mut response = Response::new(Outgoing::Streamed { message: Framed::none(), coming });
     response.headers_mut().insert(CONTENT_TYPE, GRPC);
@@ -50,6 +52,7 @@ struct Call {
     messages: Messages<Incoming>,
     flights: Flights,
     out: mpsc::Sender<Sent>,
+    _taken: Taken,
 }
 
 enum Event {
@@ -91,7 +94,7 @@ impl Call {
         let (out, mut signals) = (self.out.clone(), self.service.signals.clone());
         let (asking, fresh) = (AtomicBool::new(false), AtomicBool::new(true));
         let quiet = self.quiet(&asking, &fresh);
-        let (mut left, mut parting) = (pin!(out.closed()), pin!(parting(&mut signals, quiet)));
+        let (mut left, mut parting) = (pin!(out.closed()), pin!(parting(&mut signals, |signal| signal.end.is_some(), quiet)));
         // Requests may come; it is known that the server stops.
         let (mut open, mut stops) = (true, false);
         while open || !self.flights.is_empty() {
@@ -125,7 +128,7 @@ impl Call {
                 Event::Answered(None) => {}
             }
         }
-        if stops { Err(NnrpError::new(Reason::Draining, "the server is stopping and takes nothing new")) } else { Ok(()) }
+        if stops { Err(draining()) } else { Ok(()) }
     }
 
     /// Whether nothing was asked, answered or read since it was asked last.

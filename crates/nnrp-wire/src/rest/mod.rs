@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result};
-use reply::{Reply, Sending, compressed, failed, inferred, json, retry_later, unreadable};
+use reply::{Reply, Sending, compressed, failed, inferred, json, not_ready, unreadable};
 use route::{Target, Verb, target};
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -61,7 +61,7 @@ struct Connection {
     signals: Signals,
 }
 
-/// Serves one connection until its client leaves, is quiet for too long, or, once the server stops, has its answer.
+/// Serves one connection until its client leaves, is quiet for too long, or has its answer once the server stops, and at the latest until that closes.
 pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, pool: Pool, mut signals: Signals) {
     let activity = Arc::new(Activity::default());
     let mut first = [0];
@@ -69,7 +69,7 @@ pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, poo
         biased;
         // A connection that says nothing costs no buffer: 2 kB instead of 13.
         peeked = stream.peek(&mut first) => if !matches!(peeked, Ok(1..)) { return },
-        () = parting(&mut signals, || activity.quiet()) => return,
+        () = parting(&mut signals, |signal| signal.closing, || activity.quiet()) => return,
     }
     let (read, write) = (shared.settings.read_timeout, shared.settings.write_timeout);
     let socket = Socket::new(stream, activity.clone(), read, write).of_http1(unreadable);
@@ -83,7 +83,7 @@ pub(crate) async fn serve_connection(stream: TcpStream, shared: Arc<Shared>, poo
     tokio::select! {
         biased;
         _ = served.as_mut() => return,
-        () = parting(&mut signals, || connection.activity.quiet()) => {}
+        () = parting(&mut signals, |signal| signal.closing, || connection.activity.quiet()) => {}
     }
     served.as_mut().graceful_shutdown();
     let _ = served.await;
@@ -147,11 +147,11 @@ impl Connection {
             }
             Target::Model { name, version, verb: Verb::Ready } => {
                 let loaded = engine.model(&name, &version)?;
-                Ok(self.ready(json!({"name": &*loaded.name})))
+                Ok(self.ready(json!({"name": &*loaded.name}), parts))
             }
             Target::Server => Ok(json(StatusCode::OK, &server_metadata())),
             Target::Live => Ok(json(StatusCode::OK, &json!({"live": true}))),
-            Target::Ready => Ok(self.ready(json!({}))),
+            Target::Ready => Ok(self.ready(json!({}), parts)),
             Target::Models => {
                 let mut names: Vec<_> = engine.models().iter().map(|loaded| loaded.name.clone()).collect();
                 names.dedup();
@@ -173,6 +173,7 @@ impl Connection {
     }
 
     async fn infer(&self, parts: &Parts, body: &mut Unread, (name, version): (&str, &str), received: Instant) -> Result<Reply> {
+        let _taken = self.shared.take()?;
         check_content_type(&parts.headers)?;
         let json_size = number(&parts.headers, &JSON_SIZE)?;
         let engine = &self.shared.engine;
@@ -212,14 +213,10 @@ impl Connection {
         result
     }
 
-    fn ready(&self, mut told: Value) -> Reply {
+    fn ready(&self, mut told: Value, parts: &Parts) -> Reply {
         let ready = self.shared.ready();
         told["ready"] = ready.into();
-        let mut reply = json(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &told);
-        if !ready {
-            retry_later(&mut reply);
-        }
-        reply
+        if ready { json(StatusCode::OK, &told) } else { not_ready(&told, &parts.headers) }
     }
 
     async fn index(&self, parts: &Parts, body: &mut Unread) -> Result<Reply> {

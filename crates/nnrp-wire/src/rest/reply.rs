@@ -4,6 +4,7 @@ use crate::frame::body::JSON_SIZE;
 use crate::frame::pieces::Pieces;
 use crate::io::Activity;
 use crate::request::{REQUEST_ID, new_request_id, request_id};
+use crate::shared::draining;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
@@ -127,13 +128,25 @@ fn preferred(accepted: &HeaderValue) -> Option<&'static str> {
 pub(super) fn failed(error: &NnrpError, request: &HeaderMap, queue_full_status: u16) -> Reply {
     let id = request_id(request.get(REQUEST_ID));
     let full = error.is(Reason::QueueFull) || error.is(Reason::UnreadAnswers);
-    let number = if full { queue_full_status } else { error.http() };
+    refused(if full { queue_full_status } else { error.http() }, encode_error(error, Some(&id)), &id)
+}
+
+/// The error of a server that is asked whether it is ready, which says so as the answer of a ready one does.
+#[cold]
+pub(super) fn not_ready(told: &Value, request: &HeaderMap) -> Reply {
+    let (id, error) = (request_id(request.get(REQUEST_ID)), draining());
+    let (error_json, told) = (encode_error(&error, Some(&id)), told.to_string());
+    let both = [&error_json[..error_json.len() - 1], b",", &told.as_bytes()[1..]].concat();
+    refused(error.http(), both.into(), &id)
+}
+
+fn refused(number: u16, body: Bytes, id: &str) -> Reply {
     let status = StatusCode::from_u16(number).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = plain(status, encode_error(error, Some(&id)));
+    let mut reply = plain(status, body);
     if matches!(number, 503 | 429) {
         retry_later(&mut reply);
     }
-    if let Ok(id) = HeaderValue::from_str(&id) {
+    if let Ok(id) = HeaderValue::from_str(id) {
         reply.headers_mut().insert(REQUEST_ID, id);
     }
     reply
@@ -154,6 +167,6 @@ pub(super) fn unreadable(answer: &[u8]) -> Bytes {
 }
 
 /// Tells the client when to come again.
-pub(super) fn retry_later(reply: &mut Reply) {
+fn retry_later(reply: &mut Reply) {
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
 }

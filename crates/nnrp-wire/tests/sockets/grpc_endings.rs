@@ -7,6 +7,8 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
+use tonic_health::pb::HealthCheckResponse;
+use tonic_health::pb::health_check_response::ServingStatus;
 
 fn gate_call() -> http::Request<Script> {
     request("/inference.GRPCInferenceService/ModelInfer", &[], Script::of([asked("gate", &[1.0])]))
@@ -106,6 +108,17 @@ fn a_server_that_stops_finishes_what_runs_and_takes_nothing_new() {
     let (server, gate) = serve_both();
     let peer = Peer::to(&server);
     let call = at_the_gate(&peer, &gate);
+    server.begin_to_stop(PATIENCE);
+    // Until nothing is in flight it says that it lives and is not ready, on connections old and new.
+    for peer in [&peer, &Peer::to(&server)] {
+        assert!(peer.call("ServerLive", &m::ServerLiveRequest {}).message::<m::ServerLiveResponse>().live);
+        assert!(!peer.call("ServerReady", &m::ServerReadyRequest {}).message::<m::ServerReadyResponse>().ready);
+        let health = peer.send("/grpc.health.v1.Health/Check", &[], Script::of([crate::grpc_support::framed(0, b"")]));
+        assert_eq!(health.message::<HealthCheckResponse>().status, ServingStatus::NotServing as i32);
+        peer.infer(&[], Script::of([asked("double", &[1.0])])).assert_error(14, "DRAINING");
+        let stream = peer.send("/inference.GRPCInferenceService/ModelStreamInfer", &[], Script::of([asked("double", &[1.0])]));
+        stream.assert_error(14, "DRAINING");
+    }
     let stopper = std::thread::spawn(move || server.stop(PATIENCE));
     gate.release();
     assert_eq!(peer.runtime.block_on(call).unwrap().status.code(), tonic::Code::Ok);

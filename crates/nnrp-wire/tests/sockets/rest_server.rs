@@ -141,25 +141,32 @@ fn a_full_queue_has_the_status_that_was_asked_for_and_a_time_to_come_again() {
 }
 
 #[test]
-fn stopping_finishes_what_is_in_flight_and_closes_the_rest() {
+fn stopping_finishes_what_is_in_flight_and_is_seen_not_to_be_ready_until_then() {
     let (server, gate) = serve(settings());
     let (mut idle, mut used, mut running) = (Wire::to(&server), Wire::to(&server), Wire::to(&server));
     assert_eq!(used.get("/v2").status, 200);
     running.send(post(GATE, "", BODY));
     assert_eq!(gate.next(), Told::Started);
     let address = server.http_address().unwrap();
-    let server = Arc::new(server);
-    let stopping = {
-        let server = server.clone();
-        std::thread::spawn(move || server.stop(PATIENCE))
-    };
-    idle.assert_closed();
+    server.begin_to_stop(PATIENCE);
+    // Until nothing is in flight it says that it lives and is not ready, on connections old and new.
+    for path in ["/v2/health/ready", "/v2/models/double/ready"] {
+        let ready = Wire::open(address).get(path);
+        let error = ready.assert_error(503, "UNAVAILABLE", "DRAINING");
+        assert_eq!((error["ready"].as_bool(), ready.header("retry-after")), (Some(false), Some("1")));
+    }
+    let live = used.get("/v2/health/live");
+    assert_eq!((live.status, live.header("connection")), (200, Some("close")));
     used.assert_closed();
+    let refused = Wire::open(address).post(INFER, "", BODY);
+    refused.assert_error(503, "UNAVAILABLE", "DRAINING");
+    assert_eq!((refused.header("retry-after"), refused.header("connection")), (Some("1"), Some("close")));
     gate.release();
     let reply = running.reply();
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")));
     running.assert_closed();
-    stopping.join().unwrap();
+    idle.assert_closed();
+    server.stop(PATIENCE);
     assert!(std::net::TcpStream::connect(address).is_err());
 }
 
