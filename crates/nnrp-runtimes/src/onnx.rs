@@ -1,11 +1,13 @@
 //! What an ONNX file says of itself, read without a runtime.
+pub(crate) mod weights;
+
 use crate::format;
 use nnrp_core::error::excerpt;
 use nnrp_core::{Datatype, NnrpError, Reason, Result, TensorSpec};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path};
+use std::path::Path;
 
 /// No protobuf message is larger, so no ONNX file is; larger models keep their weights in files beside.
 const SIZE_LIMIT: u64 = 1 << 31;
@@ -53,19 +55,6 @@ pub fn inspect(path: &Path) -> Result<Value> {
     Ok(model.to_json(byte_size))
 }
 
-/// A file that the model keeps weights in and that is not there, by its own name; `None` also when the model cannot be read.
-pub(crate) fn missing_file(path: &Path) -> Option<String> {
-    let (model, _) = read(path).ok()?;
-    let folder = path.parent()?;
-    let missing = model.external.into_iter().find(|location| !folder.join(location).exists())?;
-    Path::new(&missing).file_name()?.to_str().map(str::to_owned)
-}
-
-/// The files beside the model that it keeps weights in; none when it cannot be read.
-pub(crate) fn external_files(path: &Path) -> BTreeSet<String> {
-    read(path).map(|(model, _)| model.external).unwrap_or_default()
-}
-
 /// The names of the inputs' dimensions; `None` when the file cannot be read.
 pub(crate) fn symbols(path: &Path) -> Option<BTreeSet<String>> {
     let (model, _) = read(path).ok()?;
@@ -76,13 +65,10 @@ pub(crate) fn symbols(path: &Path) -> Option<BTreeSet<String>> {
 /// The inputs that a caller has to give, as the file names them: those without a value in the file.
 ///
 /// # Errors
-/// `INVALID_MODEL`, also for weights outside the model's folder; `NOT_OFFERED` for an input that is no tensor, or whose elements have no datatype.
+/// `INVALID_MODEL`, also for weights that lie elsewhere than in files beside the model; `NOT_OFFERED` for an input that is no tensor, or whose elements have no datatype.
 pub(crate) fn inputs(path: &Path) -> Result<Vec<TensorSpec>> {
     let (model, _) = read(path)?;
-    let inside = |location: &String| Path::new(location).components().all(|part| matches!(part, Component::Normal(_)));
-    if !model.external.iter().all(inside) {
-        return Err(NnrpError::new(Reason::InvalidModel, "model file: expected weights beside it, got some outside its folder"));
-    }
+    weights::check(path, &model.external)?;
     let given = model.inputs.iter().filter(|(name, _)| !model.initializers.contains(name));
     given.map(|(name, described)| input(name, described)).collect()
 }
@@ -225,6 +211,7 @@ impl Model {
                         self.initializers.insert(name);
                     }
                 }
+                (15, Field::Bytes(sparse)) => self.sparse(sparse)?,
                 (11, Field::Bytes(value)) if depth == 0 => self.inputs.push(value_info(value)?),
                 (12, Field::Bytes(value)) if depth == 0 => self.outputs.push(value_info(value)?),
                 _ => {}
@@ -262,7 +249,18 @@ impl Model {
                 (5 | 10, Field::Bytes(tensor)) => drop(self.tensor(tensor)?),
                 (6 | 11, Field::Bytes(graph)) if depth < DEPTH_LIMIT => self.graph(graph, depth)?,
                 (6 | 11, Field::Bytes(_)) => return None,
+                (22 | 23, Field::Bytes(sparse)) => self.sparse(sparse)?,
                 _ => {}
+            }
+        }
+        Some(())
+    }
+
+    /// Values and indices, which are tensors.
+    fn sparse(&mut self, message: &[u8]) -> Option<()> {
+        for field in fields(message) {
+            if let (1 | 2, Field::Bytes(tensor)) = field? {
+                self.tensor(tensor)?;
             }
         }
         Some(())

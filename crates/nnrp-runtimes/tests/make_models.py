@@ -113,11 +113,14 @@ def for_openvino():
     save("negative_INT64", [helper.make_node("Neg", ["x"], ["y"])], [value("x", i64, ["n"])], [value("y", i64, ["n"])])
     node = helper.make_node("NotAnOperator", ["x"], ["y"])
     save("unknown_operator", [node], [value("x", f32, ["n"])], [value("y", f32, ["n"])])
-    tensor = numpy_helper.from_array(np.zeros(4, np.float32), "weights")
-    onnx.external_data_helper.set_external_data(tensor, location="../outside.bin")
-    tensor.ClearField("raw_data")
     node = helper.make_node("Add", ["x", "weights"], ["y"])
-    save("external_outside", [node], [value("x", f32, [4])], [value("y", f32, [4])], [tensor])
+    for name, location in (("outside", "../outside.bin"), ("memory", "*/_ORT_MEM_ADDR_/*"), ("folder", ".")):
+        tensor = numpy_helper.from_array(np.zeros(4, np.float32), "weights")
+        onnx.external_data_helper.set_external_data(tensor, location=location, offset=4096, length=16)
+        tensor.ClearField("raw_data")
+        save(f"external_{name}", [node], [value("x", f32, [4])], [value("y", f32, [4])], [tensor])
+        hidden = helper.make_node("Constant", [], ["weights"], value=tensor)
+        save(f"external_{name}_hidden", [hidden, node], [value("x", f32, [4])], [value("y", f32, [4])])
 
 
 def not_only_tensors():

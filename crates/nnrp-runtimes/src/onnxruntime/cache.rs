@@ -53,7 +53,7 @@ impl Kept {
         let mut hash = Sha256::new();
         add_file(&mut hash, model)?;
         // Weights beside the model may be gigabytes: their sizes and times stand for them.
-        let (beside, external) = (model.parent().unwrap_or(Path::new("")), onnx::external_files(model));
+        let (beside, external) = (model.parent().unwrap_or(Path::new("")), onnx::weights::files(model));
         for weights in &external {
             let told = std::fs::metadata(beside.join(weights)).map_err(|error| format::refused(&error))?;
             hash.update(format!("{weights} {} {:?}", told.len(), told.modified().ok()));

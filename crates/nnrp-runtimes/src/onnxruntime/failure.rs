@@ -66,7 +66,7 @@ impl Failure {
     #[cold]
     pub(super) fn into_load_error(self, model: Option<&Path>) -> NnrpError {
         // Weights that are not there come back under several codes, by version; so the model is asked for its files.
-        let missing = model.and_then(onnx::missing_file);
+        let missing = model.and_then(onnx::weights::missing);
         match (self.code_name(), model) {
             (name, _) if name == "NO_SUCHFILE" || missing.is_some() => {
                 let error = self.error(Reason::FileNotFound, "a file that the model needs is not there", model);

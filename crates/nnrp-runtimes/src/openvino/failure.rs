@@ -90,7 +90,7 @@ impl Failure {
     /// The file that the weights should be in, by its own name, when it is not there.
     fn missing_beside(&self, model: &Path, format: &str) -> Option<String> {
         let beside = match format {
-            "onnx" => return onnx::missing_file(model).map(|file| excerpt(&file)),
+            "onnx" => return onnx::weights::missing(model).map(|file| excerpt(&file)),
             "openvino_ir" if self.text.contains("bin file") => model.with_extension("bin"),
             "paddle" if self.text.contains("params") => model.with_extension("pdiparams"),
             _ => return None,

@@ -60,7 +60,7 @@ impl Place {
         if path.with_extension(weights).is_file() && !weights.is_empty() {
             link(&path.with_extension(weights), &place.path().with_extension(weights))?;
         }
-        let beside = if format == "onnx" { onnx::external_files(path) } else { BTreeSet::new() };
+        let beside = if format == "onnx" { onnx::weights::files(path) } else { BTreeSet::new() };
         for name in beside {
             let to = folder.join(&name);
             fs::create_dir_all(to.parent().unwrap_or(&folder))?;

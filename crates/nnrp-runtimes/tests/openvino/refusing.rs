@@ -56,9 +56,13 @@ fn a_file_of_another_name_that_cannot_be_read_is_refused_and_leaves_no_link_behi
 }
 
 #[test]
-fn weights_outside_the_models_folder_are_refused() {
-    let error = load_with("external_outside", json!({})).err().unwrap();
-    assert!(error.is(Reason::InvalidModel) && error.message().contains("outside its folder"), "{error:?}");
+fn weights_that_lie_in_no_file_beside_the_model_are_refused() {
+    for (name, got) in [("outside", "outside its folder"), ("memory", "in the memory of the process"), ("folder", "in what is no file")] {
+        for hidden in ["", "_hidden"] {
+            let error = load_with(&format!("external_{name}{hidden}"), json!({})).err().unwrap();
+            assert!(error.is(Reason::InvalidModel) && error.message().ends_with(got), "{error:?}");
+        }
+    }
 }
 
 #[test]
