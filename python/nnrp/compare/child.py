@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self, cast
 
 from nnrp.errors import from_core
+from nnrp.runtimes.trial import surroundings
 from nnrp.tensor import Tensor
 
 from .wire import Wire
@@ -39,10 +40,8 @@ class Child:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s, self._late = timeout_s, False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        # The same packages as here, and not what happens to lie in the current folder.
-        surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
         command = [sys.executable, "-P", "-m", "nnrp.compare.worker"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=surroundings)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=surroundings())
         reads, writes = cast(BinaryIO, self._process.stdout), cast(BinaryIO, self._process.stdin)
         self._pipes, self._wire = (reads, writes), Wire(reads, writes)
         self._timer = threading.Timer(timeout_s, self._end)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import select
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import nnrp
 from nnrp.compare.wire import Wire, raw_of
 from nnrp.errors import NnrpError
+from nnrp.runtimes.trial import end_with
 from nnrp.tensor import NAMES
 
 _WARM_UPS, _LEAST = 2, 3
@@ -28,7 +27,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     wire = Wire(sys.stdin.buffer, answers)
-    _end_with_parent(sys.stdin.fileno())
+    end_with(sys.stdin.fileno())
     try:
         asked, _ = wire.receive()
         if "load" in asked:
@@ -39,21 +38,6 @@ def main() -> None:
         wire.send({"error": {"code": error.code, "reason": error.reason, "message": error.message, "details": json.dumps(error.details)}})
     except (EOFError, BrokenPipeError):
         pass
-
-
-def _end_with_parent(pipe: int) -> None:
-    """End this process when the other end of a pipe is gone, also in the middle of a load or a run, which nobody waits for any more."""
-    if not hasattr(select, "poll"):
-        return
-
-    def watch() -> None:
-        gone = select.poll()
-        # No data: only that the other end is gone.
-        gone.register(pipe, 0)
-        gone.poll()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _measure(wire: Wire, load: dict[str, Any]) -> None:

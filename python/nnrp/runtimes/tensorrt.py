@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import json
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from nnrp.errors import DeviceNotFound, InvalidModel, LoadFailed, NotOffered, RunFailed, ShapeMismatch
-from nnrp.runtimes import cuda, package
+from nnrp.runtimes import cuda, package, trial
 from nnrp.runtimes.contract import Control, ModelSpec
 from nnrp.runtimes.tensorrt_build import PROFILES, build
 from nnrp.tensor import numpy_type
@@ -100,9 +99,8 @@ def probe() -> dict[str, Any]:
     module = next((name for name in MODULES if importlib.util.find_spec(name)), None)
     if module is None:
         raise package.missing("tensorrt")
-    command = [sys.executable, "-P", "-c", _PROGRAM, module]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, check=False)
+        done = trial.run(_PROGRAM, [module], seconds=PROBE_S)
     except subprocess.TimeoutExpired as error:
         raise LoadFailed(f"runtime tensorrt: its library said nothing for {PROBE_S} s", runtime="tensorrt") from error
     if done.returncode == 0:

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnrp.engine import inspect
 from nnrp.errors import InvalidModel, InvalidOption, LoadFailed, NotOffered, RunFailed, RuntimeNotInstalled
+from nnrp.runtimes import trial
 from nnrp.runtimes.contract import Control, ModelSpec, fixed, on_cpu
 
 #: Our datatypes that it has → its names for them.
@@ -28,8 +29,8 @@ DATATYPES = {
     "FP32": "f32",
     "FP64": "f64",
 }
-#: The longest load that is waited for.
-TRY_S = 600
+#: The longest load that is waited for, in seconds.
+TRY_S = 300
 _PROGRAM = """
 import json, sys, tract
 path, facts = json.load(sys.stdin)
@@ -103,9 +104,8 @@ def _try(path: str, facts: Mapping[str, str]) -> None:
     """Load the model in a process of its own first, because what tract does not expect in a file ends the process."""
     if not sys.executable:
         return
-    asked = json.dumps([path, facts])
     try:
-        done = subprocess.run([sys.executable, "-P", "-c", _PROGRAM], input=asked, text=True, capture_output=True, timeout=TRY_S, check=False)
+        done = trial.run(_PROGRAM, asked=json.dumps([path, facts]), seconds=TRY_S)
     except subprocess.TimeoutExpired as error:
         raise LoadFailed(f"runtime tract: the load took more than {TRY_S} s", runtime="tract") from error
     # What it can say, it says again here.

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from nnrp.errors import NnrpError, from_core
+from nnrp.runtimes.trial import end_with, surroundings
 from nnrp.testing.claims import CHECKS
 from nnrp.testing.report import Outcome
 
@@ -51,12 +52,13 @@ class _Process:
     def __init__(self, document: str, timeout: float) -> None:
         self._timeout, self._late = timeout, False
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
-        # The same packages as here, and not what happens to lie in the current folder.
-        surroundings = os.environ | {"PYTHONPATH": os.pathsep.join(place for place in sys.path if place)}
         command = [sys.executable, "-P", "-m", "nnrp.testing.child"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=surroundings)
-        with suppress(BrokenPipeError), cast(IO[str], self._process.stdin) as asks:
-            asks.write(document)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, env=surroundings())
+        # It stays open: where it is gone, so are we.
+        self._asks = cast(IO[str], self._process.stdin)
+        with suppress(BrokenPipeError):
+            self._asks.write(document + "\n")
+            self._asks.flush()
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Hear what it says, until it ends or is silent for too long."""
@@ -97,6 +99,8 @@ class _Process:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        with suppress(BrokenPipeError):
+            self._asks.close()
         self._log.seek(0)
         said = self._log.read().decode("utf-8", "replace").strip().splitlines()
         self._words = said[-1][:200] if said else ""
@@ -110,7 +114,8 @@ def main() -> None:
     # What a library prints goes to the log and not between the lines.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    asked = json.load(sys.stdin)
+    asked = json.loads(sys.stdin.readline())
+    end_with(sys.stdin.fileno())
     about: dict[str, Any] = {}
 
     def say(**line: object) -> None:
