@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nnrp.errors import FileNotFound, InvalidOption, Malformed, NnrpError
+from nnrp.errors import FileNotFound, InvalidOption, Malformed
 
 from .candidate import Candidate, Choice
 from .difference import Difference
@@ -260,22 +260,15 @@ def digest(path: Path) -> str:
 
 def _artefacts(path: Path, folder: Path) -> list[str]:
     """All files of a model: itself, or what its folder holds; weights that lie beside it."""
-    import nnrp
     from nnrp import repository
+    from nnrp.repository import parts
 
     if path.suffix == ".toml":
         # The description holds the pin itself.
         path = Path(repository.find(path)[0].path)
     if path.is_dir():
         return sorted(_below(file, folder) for file in path.rglob("*") if file.is_file() and file.name != FILE)
-    try:
-        told = nnrp.inspect(path)
-    except NnrpError:
-        told = {}
-    beside = [path.parent / name for name in told.get("needs", {}).get("external_files", ())]
-    if told.get("format") == "openvino_ir":
-        beside.append(path.with_suffix(".bin"))
-    return [_below(file, folder) for file in (path, *beside) if file.is_file()]
+    return [_below(file, folder) for file in (path, *parts.beside(path)) if file.is_file()]
 
 
 def _below(path: Path, folder: Path) -> str:

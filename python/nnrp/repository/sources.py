@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from nnrp.errors import ConnectionFailed, FileNotFound, InvalidModel, InvalidOption, LoadFailed
 
-from . import archive, cache
+from . import archive, cache, parts
 from .stores import File, Listing, Store
 
 LOG = logging.getLogger("nnrp.repository")
@@ -172,9 +172,11 @@ def local(path: Path, sha256: str = "") -> Path:
     if not path.exists():
         raise FileNotFound(f"no file or folder '{path}'")
     packed = path.is_file() and archive.is_one(path)
-    got = cache.digest(path) if sha256 or packed else ""
+    got, beside = (cache.digest(path), []) if packed else parts.digest(path) if sha256 else ("", [])
     if sha256 and got != sha256:
-        raise InvalidModel(f"source: expected sha256 {sha256}, got {got}", expected=sha256, got=got)
+        names = ", ".join(f"'{name[:96]}'" for name in beside[:8])
+        of = f", of '{path.name}' and {names}, of which the model is" if beside else ""
+        raise InvalidModel(f"source: expected sha256 {sha256}, got {got}{of}", expected=sha256, got=got)
     if not packed:
         return path
     place = cache.Place(got)
