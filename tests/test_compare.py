@@ -82,6 +82,13 @@ def test_changed_weights_differ_and_the_place_is_told(tmp_path: Path) -> None:
     assert quick([good, bad], "onnxruntime", tolerance={"y": 1e-9}).status == 1
 
 
+def test_a_name_for_what_is_not_there_is_not_passed_over(tmp_path: Path) -> None:
+    model = net(tmp_path / "one.onnx", np.ones((1, 4)))
+    with pytest.raises(errors.InvalidOption, match=r"name r=zz: expected one of x, y, which the reference's file has, got zz$"):
+        quick(model, names={"r": "zz"})
+    assert quick(model, names={"r": "y"}).notes == ("name r=y: no file has an input or output 'r'",)
+
+
 def test_the_reference_is_whom_the_user_names(tmp_path: Path) -> None:
     files = [net(tmp_path / f"{name}.onnx", np.full((1, 2), value)) for name, value in (("one", 1.0), ("two", 2.0))]
 

@@ -52,6 +52,17 @@ def test_a_file_that_changed_is_not_what_was_verified(pinned: Path) -> None:
     assert "another file now" in run("compare", pinned, "--check", "--seconds", "0", status=1)
 
 
+@pytest.mark.parametrize(
+    ("was", "now"), [('verdict = "same"', 'verdict = "within"'), ('verdict = "reference"', 'verdict = "same"'), ("max_rel = 0.0", "max_rel = 1.0")]
+)
+def test_a_verdict_that_is_not_what_was_measured_is_refused(pinned: Path, was: str, now: str) -> None:
+    file = pinned.parent / "model.toml"
+    text = file.read_text()
+    assert was in text
+    file.write_text(text.replace(was, now))
+    assert "which its outputs make, got" in run("compare", pinned, "--check", "--seconds", "0", status=2)
+
+
 @pytest.mark.parametrize("before", ["verified = {}", "verified = {other = {date = 2026-11-28}}\n[options]\nthreads = 1"])
 def test_a_table_on_one_line_makes_room(tmp_path: Path, before: str) -> None:
     (tmp_path / "model.toml").write_text(before)

@@ -103,7 +103,8 @@ def read(models: Sequence[Path]) -> Pinned:
 
 
 _FIELDS = {"reference": str, "files": dict, "names": dict, "cases": dict, "tolerances": dict, "candidates": list}
-_CANDIDATE = {"name": str, "label": str, "model": str, "runtime": str, "version": str, "device": str, "precision": str, "options": dict, "outputs": list}
+_CANDIDATE: dict[str, type] = {"name": str, "label": str, "model": str, "runtime": str, "version": str, "device": str, "precision": str, "verdict": str}
+_CANDIDATE |= {"options": dict, "outputs": list}
 _CASES: dict[str, dict[str, type]] = {
     "files": {"folder": str, "sha256": str},
     "random": {"number": int, "seed": int, "shapes": dict, "ranges": dict, "sha256": str},
@@ -123,9 +124,20 @@ def _checked(entry: Any, name: str) -> dict[str, Any]:
     told["candidates"] = [_fields(one, _CANDIDATE, f"{where} candidates") for one in told["candidates"]]
     for one in told["candidates"]:
         one["outputs"] = [_fields(output, _OUTPUT, f"{where} outputs") for output in one["outputs"]]
+        if one["verdict"] != (made := "reference" if one["name"] == told["reference"] else _verdict(one["outputs"])):
+            raise Malformed(
+                f"{where}: {one['name']}: expected the verdict '{made}', which its outputs make, got '{one['verdict']:.32}'; pin it anew with --pin"
+            )
     if told["reference"] not in [one["name"] for one in told["candidates"]]:
         raise Malformed(f"{where}: expected the reference '{told['reference']}' among its candidates; pin it anew with --pin")
     return told
+
+
+def _verdict(outputs: Sequence[Mapping[str, Any]]) -> str:
+    """What the errors that are kept come to; an output without any is of texts, which were the same."""
+    if any(one.get("max_rel", 0.0) > one["tolerance"] for one in outputs):
+        return "differs"
+    return "within" if any(one.get("max_abs", 0.0) for one in outputs) else "same"
 
 
 def _fields(value: Any, fields: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -67,16 +67,30 @@ def run(plan: Plan, progress: Progress) -> Report:
     signature, *others = [_signature(path, everyone, plan) for path in paths]
     if signature is not None:
         tolerance.check(plan.tolerances, [port.name for port in signature.outputs])
+        _check_names(plan.names, signature)
     cases = _cases(plan, signature, [other for other in others if other is not None])
-    told, results = _Answers(Result(reference)), {}
+    told, results, seen = _Answers(Result(reference)), {}, set[str]()
     for index, one in enumerate([reference, *(one for one in everyone if one is not reference)]):
         answers = _ask(one, plan, cases, signature, partial(_part, progress, index, len(everyone)))
         # Only the reference's answers are kept.
         told = answers if one is reference else told
         results[one.name] = _judge(answers, told, plan, cases, signature)
+        seen |= _names(answers.signature)
     kept, left_out = _without_refusals([results[one.name] for one in everyone])
+    left_out += [f"name {there}={here}: no file has an input or output '{there}'" for there, here in plan.names.items() if there not in seen]
     origin = {**cases.origin, "sha256": cases.digest()}
     return Report(tuple(kept), reference.name, origin, (cases.about, *cases.inputs), plan.tolerances, plan.names, notes=(*notes, *left_out))
+
+
+def _names(signature: Signature | None) -> set[str]:
+    return {port.name for port in (*signature.inputs, *signature.outputs)} if signature else set()
+
+
+def _check_names(names: Mapping[str, str], signature: Signature) -> None:
+    for there, here in names.items():
+        if here not in _names(signature):
+            known = ", ".join(port.name for port in (*signature.inputs, *signature.outputs))
+            raise InvalidOption(f"name {there}={here}: expected one of {known}, which the reference's file has, got {here}")
 
 
 def _offered(plan: Plan) -> list[dict[str, Any]]:
