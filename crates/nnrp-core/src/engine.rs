@@ -1,4 +1,5 @@
 //! The engine: takes a request down the corridor and answers it (spec §7).
+mod here;
 mod stream;
 mod tend;
 
@@ -20,7 +21,6 @@ use crate::validate::{Prepared, prepare};
 use crate::watch::{Watch, Watching};
 use parking_lot::Mutex;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -175,10 +175,13 @@ impl Engine {
     fn start(&self, mut request: Request<'_, 'static>) -> Result<Answer> {
         let clock = &self.settings.clock;
         let loaded = self.admit(&mut request)?;
-        let prepared = loaded.prepare(&mut request, clock.now(), false)?;
-        let turn = if loaded.has_own_threads() { None } else { loaded.schedule.try_inline(prepared.byte_size) };
+        let mut prepared = loaded.prepare(&mut request, clock.now(), false)?;
+        let mut turn = if loaded.has_own_threads() { None } else { loaded.schedule.try_inline(prepared.byte_size) };
         if turn.is_some() && runs_unwatched(&request) {
-            return Ok(Answer(State::Ready(Some(loaded.answer(prepared, Control::default(), clock)))));
+            match self.answer_here(&loaded, prepared, None) {
+                Ok(answer) => return Ok(Answer(State::Ready(Some(answer)))),
+                Err(too_long) => (turn, prepared) = (None, too_long),
+            }
         }
         let (ticket, reply) = Ticket::with_reply(request.stop.unwrap_or_default(), request.deadline);
         if let Some(error) = ticket.ended(clock) {
@@ -186,8 +189,12 @@ impl Engine {
         }
         let watching = self.watch.add(&ticket);
         if turn.is_some() {
-            return Ok(Answer(State::Ready(Some(loaded.answer(prepared, ticket.control(), clock)))));
+            match self.answer_here(&loaded, prepared, Some(&ticket)) {
+                Ok(answer) => return Ok(Answer(State::Ready(Some(answer)))),
+                Err(too_long) => prepared = too_long,
+            }
         }
+        drop(turn);
         let stop = ticket.stop.clone();
         self.enqueue(&loaded, Job { prepared, ticket, sink: None })?;
         Ok(Answer(State::Waiting { reply, stop, _watching: watching }))
@@ -274,22 +281,8 @@ impl Loaded {
     fn answer(&self, prepared: Prepared<'_>, control: Control<'_>, clock: &Clock) -> Result<Response> {
         // A request that did not wait needs no second look at the clock.
         let started = if control.stop.is_some() { clock.now() } else { prepared.arrived };
-        let control = prepared.told(control);
-        let result = catch_unwind(AssertUnwindSafe(|| self.session.run(&prepared.inputs, &prepared.outputs, control)));
-        let run = clock.now().saturating_duration_since(started);
-        // Failed runs count too: a session that fails slowly is not quick.
-        self.schedule.observe(run, prepared.byte_size);
-        if let Some(cause) = control.stop.and_then(Stop::cause) {
-            return Err(self.count(stopped(cause)));
-        }
-        let outputs = match result {
-            Ok(Ok(outputs)) if outputs.len() == prepared.outputs.len() => outputs,
-            Ok(Ok(outputs)) => return Err(self.count(self.wrong_count(prepared.outputs.len(), outputs.len()))),
-            Ok(Err(error)) => return Err(self.count(error)),
-            Err(_panic) => return Err(self.count(stream::panicked())),
-        };
-        self.metrics.success(started.saturating_duration_since(prepared.arrived), run);
-        Ok(self.response(&prepared.outputs, outputs, prepared.id))
+        let ran = self.run(&prepared, control, started, clock);
+        self.conclude(prepared, ran, control.stop.and_then(Stop::cause))
     }
 
     #[inline]

@@ -1,19 +1,28 @@
-//! The thread that ends requests at their deadlines (spec §7.4).
+//! The thread that ends requests at their deadlines (spec §7.4), and runs that hold a thread which reads requests too long (spec §7.2).
 use crate::clock::Clock;
-use crate::stop::Cause;
+use crate::stop::{Cause, Stop};
 use crate::ticket::{Ticket, stopped};
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Stops requests whose deadline passes while they wait or run. One thread, started with the first deadline.
+/// Longest that a run may hold a thread which reads requests; it is looked for as often.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Stops requests whose deadline passes while they wait or run. One thread, started with the first.
 pub(crate) struct Watch(Arc<Watched>);
 
 struct Watched {
+    /// No other watch's.
+    number: u64,
     clock: Clock,
     state: Mutex<Deadlines>,
     wake: Condvar,
+    /// Whether the thread looks for runs that hold theirs too long.
+    looks: AtomicBool,
 }
 
 #[derive(Default)]
@@ -23,13 +32,18 @@ struct Deadlines {
     /// When the thread looks again without being woken. Deadlines mostly come in order, and requests are mostly answered before: to wake
     /// the thread for each would cost more than a quick run.
     looks_at: Option<Instant>,
+    /// When it looks at what threads hold.
+    looks_at_held: Option<Instant>,
+    held: Vec<Weak<Held>>,
     running: bool,
     ended: bool,
 }
 
 impl Watch {
     pub(crate) fn new(clock: Clock) -> Watch {
-        let watched = Arc::new(Watched { clock, state: Mutex::default(), wake: Condvar::new() });
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        let watched = Arc::new(Watched { number, clock, state: Mutex::default(), wake: Condvar::new(), looks: AtomicBool::new(false) });
         let weak = Arc::downgrade(&watched);
         let alarm = move || {
             if let Some(watched) = weak.upgrade() {
@@ -49,14 +63,71 @@ impl Watch {
         state.next += 1;
         let key = (deadline, state.next);
         state.tickets.insert(key, Arc::downgrade(ticket));
+        self.look_at(&mut state, deadline);
+        Some(Watching { watched: self.0.clone(), key })
+    }
+
+    /// Has the thread look no later than then.
+    fn look_at(&self, state: &mut Deadlines, instant: Instant) {
         if !state.running {
             let watched = self.0.clone();
             state.running = std::thread::Builder::new().name("nnrp-deadlines".into()).spawn(move || watched.run()).is_ok();
-        } else if state.looks_at.is_none_or(|instant| deadline < instant) {
-            state.looks_at = Some(deadline);
+        } else if state.looks_at.is_none_or(|looks_at| instant < looks_at) {
+            state.looks_at = Some(instant);
             self.0.wake.notify_one();
         }
-        Some(Watching { watched: self.0.clone(), key })
+    }
+
+    /// A run that this thread holds from now on, for as long as what this returns is kept; its stop is raised once that was too long.
+    #[inline]
+    pub(crate) fn hold(&self, since: Instant) -> Holding {
+        let (held, stop) = (self.held_here(), Arc::new(Stop::default()));
+        let before = held.0.lock().replace((since, stop.clone()));
+        if !self.0.looks.load(SeqCst) {
+            self.look_for_held();
+        }
+        Holding { held, before, stop }
+    }
+
+    fn held_here(&self) -> Arc<Held> {
+        thread_local! { static HERE: RefCell<Option<(u64, Arc<Held>)>> = const { RefCell::new(None) }; }
+        HERE.with_borrow_mut(|here| match here {
+            Some((number, held)) if *number == self.0.number => held.clone(),
+            _ => {
+                let held = Arc::new(Held::default());
+                self.0.state.lock().held.push(Arc::downgrade(&held));
+                *here = Some((self.0.number, held.clone()));
+                held
+            }
+        })
+    }
+
+    #[cold]
+    fn look_for_held(&self) {
+        let mut state = self.0.state.lock();
+        self.0.looks.store(true, SeqCst);
+        let instant = self.0.clock.now() + PATIENCE;
+        state.looks_at_held = Some(instant);
+        self.look_at(&mut state, instant);
+    }
+}
+
+/// The run that a thread holds, and since when.
+#[derive(Default)]
+struct Held(Mutex<Option<(Instant, Arc<Stop>)>>);
+
+/// A run that its thread holds.
+pub(crate) struct Holding {
+    held: Arc<Held>,
+    /// That of a run which this one is part of.
+    before: Option<(Instant, Arc<Stop>)>,
+    pub(crate) stop: Arc<Stop>,
+}
+
+impl Drop for Holding {
+    #[inline]
+    fn drop(&mut self) {
+        *self.held.0.lock() = self.before.take();
     }
 }
 
@@ -83,17 +154,33 @@ impl Watched {
     fn run(&self) {
         let mut state = self.state.lock();
         while !state.ended {
-            state.looks_at = state.tickets.first_key_value().map(|((deadline, _), _)| *deadline);
+            let deadline = state.tickets.first_key_value().map(|((deadline, _), _)| *deadline);
+            state.looks_at = deadline.into_iter().chain(state.looks_at_held).min();
             match state.looks_at {
                 None => self.wake.wait(&mut state),
-                Some(deadline) if !self.clock.has_passed(deadline) => self.clock.wait_until(deadline, &self.wake, &mut state),
-                Some(_) => {
+                Some(instant) if !self.clock.has_passed(instant) => self.clock.wait_until(instant, &self.wake, &mut state),
+                Some(instant) if deadline == Some(instant) => {
                     if let Some(ticket) = state.tickets.pop_first().and_then(|(_, ticket)| ticket.upgrade()) {
                         MutexGuard::unlocked(&mut state, || end(&ticket));
                     }
                 }
+                Some(_) => {
+                    let overdue = self.overdue(&mut state);
+                    MutexGuard::unlocked(&mut state, || overdue.iter().for_each(|stop| stop.raise(Cause::Cancelled)));
+                }
             }
         }
+    }
+
+    /// The stops of runs that hold their threads too long. Where no thread holds one, it looks no more until one does.
+    fn overdue(&self, state: &mut Deadlines) -> Vec<Arc<Stop>> {
+        self.looks.store(false, SeqCst);
+        let now = self.clock.now();
+        state.held.retain(|held| held.strong_count() > 0);
+        let held: Vec<(Instant, Arc<Stop>)> = state.held.iter().filter_map(|held| held.upgrade()?.0.lock().clone()).collect();
+        state.looks_at_held = (!held.is_empty()).then(|| now + PATIENCE);
+        self.looks.store(!held.is_empty(), SeqCst);
+        held.into_iter().filter(|(since, _)| now.saturating_duration_since(*since) >= PATIENCE).map(|(_, stop)| stop).collect()
     }
 }
 

@@ -60,6 +60,38 @@ fn a_run_where_the_request_was_read_is_interrupted_when_its_deadline_passes() {
 }
 
 #[test]
+fn a_run_that_holds_the_thread_which_read_it_too_long_is_ended_there_and_begins_again_in_the_queue() {
+    for deadline in [None, Some(HOUR)] {
+        let clock = Clock::manual();
+        let (engine, tiny, seen, let_go) = gated_by(&clock, Concurrency::Shared);
+        let model = engine.model("double", "").unwrap();
+        while !model.schedule.is_quick(4) {
+            let_go.send(()).unwrap();
+            engine.infer(request(&[1.0])).unwrap();
+            seen.recv().unwrap();
+        }
+        let failures = model.metrics.snapshot()["failures"].clone();
+        std::thread::scope(|scope| {
+            let passes = clock.clone();
+            let here = scope.spawn(move || {
+                seen.recv().unwrap();
+                passes.advance(Duration::from_millis(100));
+                // The same request, once more.
+                seen.recv().unwrap();
+                let_go.send(()).unwrap();
+            });
+            let answer = engine.infer_async(Request { deadline: deadline.map(|time| clock.now() + time), ..request(&[1.0]) });
+            assert!(answer.stop().is_some(), "it waits");
+            assert_eq!(floats(&wait(answer).unwrap()), [3.0]);
+            here.join().unwrap();
+        });
+        assert_ne!(*tiny.thread.lock().unwrap(), Some(std::thread::current().id()));
+        assert!(!model.schedule.is_quick(4));
+        assert_eq!(model.metrics.snapshot()["failures"], failures);
+    }
+}
+
+#[test]
 fn a_request_that_waits_is_answered_at_its_deadline_and_not_when_its_turn_comes() {
     let clock = Clock::manual();
     let (engine, tiny, seen, let_go) = gated_by(&clock, Concurrency::Exclusive);
