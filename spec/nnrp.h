@@ -436,7 +436,8 @@ NNRP_API NnrpStatus nnrp_load(NnrpEngine* engine, const NnrpModelSpec* spec, Nnr
 /** Load one model version that a JSON object describes: all that NnrpModelSpec says, and what it does not.
  *
  *  description  {"name": …, "path": …}, and as needed "version", "format", "runtime" (a text or a list), "device", "precision", "symbols",
- *               "options", "isolation", "inputs", "outputs" (what callers see in place of what the runtime tells), "labels". A key that is not known is an error.
+ *               "options", "isolation", "inputs", "outputs" (what callers see in place of what the runtime tells), "labels",
+ *               "digests" (paths, and the SHA-256 that each must have at each load). A key that is not known is an error.
  *  error        optional.  // out
  *
  *  Since: ABI 1.0

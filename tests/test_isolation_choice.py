@@ -9,13 +9,15 @@ from typing import Any
 import lite
 import numpy as np
 import pytest
+import servers
 import triton_models
 import zoo
-from test_isolation import children, kill, load, load_into, process, within_a_minute
+from test_archives import zipped
+from test_isolation import children, kill, load, load_into, patiently, process, within_a_minute
 from test_python_signals import interrupted
 
 import nnrp
-from nnrp.errors import NnrpError
+from nnrp.errors import NnrpError, RuntimeCrashed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a process for a model needs Linux")
 
@@ -86,3 +88,38 @@ def test_each_end_and_restart_is_an_event() -> None:
         assert ended["time"] <= restarted["time"]
     engine.drain()
     assert list(events) == []
+
+
+def described(folder: Path, kind: str, model: bytes) -> str:
+    """A model whose digest is said: a file, an archive, or a folder."""
+    if kind == "folder":
+        (folder / "net" / "1").mkdir(parents=True)
+        (folder / "net" / "1" / "model.onnx").write_bytes(model)
+        listed = f"{servers.sha256(model)}  1/model.onnx\n".encode()
+        return f"file:{folder}/net#sha256={servers.sha256(listed)}"
+    whole = model if kind == "file" else zipped({"deep/1/model.onnx": model})
+    name = "net.onnx" if kind == "file" else "net.zip"
+    (folder / name).write_bytes(whole)
+    (folder / "model.toml").write_text(f'path = "{name}"\nsha256 = "{servers.sha256(whole)}"\n')
+    return str(folder / "model.toml")
+
+
+@pytest.mark.parametrize("kind", ["file", "archive", "folder"])
+def test_a_process_that_is_started_again_loads_what_has_the_digest_that_was_said_and_nothing_else(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NNRP_CACHE", str(tmp_path / "cache"))
+    model, another = (zoo.scale(tmp_path / "made", factor).read_bytes() for factor in (2.0, 3.0))
+    engine = nnrp.Engine()
+    loaded = engine.load(described(tmp_path, kind, model), isolation="process")
+    (place,) = tmp_path.rglob("*.onnx")
+    events = engine.events(timeout=60)
+    (tmp_path / "aside").write_bytes(another)
+    (tmp_path / "aside").replace(place)
+    kill(loaded)
+    assert next(events)["exit"] == "SIGKILL"
+    assert "expected sha256" in next(events)["exit"]
+    with pytest.raises(RuntimeCrashed):
+        loaded(X)
+    place.write_bytes(model)
+    assert np.array_equal(patiently(lambda: loaded(X))["y"], 2 * X)

@@ -1,7 +1,7 @@
 //! Which runtime loads a model (spec §8.10): the first of those wanted that can, and what the others said.
 use crate::adapt::adapt;
 use crate::error::{NnrpError, Reason, Result, excerpt};
-use crate::model::ModelSpec;
+use crate::model::{Isolation, ModelSpec};
 use crate::runtime::{Runtime, Runtimes, Session};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -44,6 +44,9 @@ impl Runtimes {
     /// The runtime's own where one was asked. Where none was named, the first that says more than that a runtime is not installed or does not
     /// read the file; `NO_RUNTIME` when there is none such, and when each of several that were named refused.
     pub(crate) fn choose(&self, spec: &ModelSpec) -> Result<Chosen> {
+        if spec.isolation == Isolation::None {
+            self.verify(spec)?;
+        }
         let wanted = &spec.runtime.0;
         let candidates: Vec<(&str, Option<&Arc<dyn Runtime>>)> = if wanted.is_empty() {
             self.in_turn(&spec.path).into_iter().map(|runtime| (runtime.name(), Some(runtime))).collect()
@@ -63,8 +66,9 @@ impl Runtimes {
     /// Loads a model by the one runtime that its description names, as that tells it: for a host, whose engine sees to the rest.
     ///
     /// # Errors
-    /// `RUNTIME_NOT_INSTALLED`, and what the runtime says.
+    /// `INVALID_MODEL` where the file is not what was described; `RUNTIME_NOT_INSTALLED`, and what the runtime says.
     pub fn load(&self, spec: &ModelSpec) -> Result<Box<dyn Session>> {
+        self.verify(spec)?;
         let name = spec.runtime.0.first().map_or("", String::as_str);
         self.get(name).ok_or_else(|| self.unknown(name))?.load(spec)
     }

@@ -94,6 +94,9 @@ pub struct ModelSpec {
     /// In whose process it runs. Told no further: a runtime need not know.
     #[serde(default, skip_serializing_if = "Isolation::is_none")]
     pub isolation: Isolation,
+    /// Files and folders, and the SHA-256 digest that each must have whenever the model is loaded. Told no further: a runtime need not know.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub digests: BTreeMap<PathBuf, String>,
     /// Whatever its owner wants to remember of it.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -206,6 +209,7 @@ impl ModelSpec {
             inputs: Overrides::default(),
             outputs: Overrides::default(),
             isolation: Isolation::None,
+            digests: BTreeMap::new(),
             labels: BTreeMap::new(),
         }
     }

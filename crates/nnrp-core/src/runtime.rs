@@ -312,10 +312,14 @@ pub struct Runtimes {
     known: Vec<Arc<dyn Runtime>>,
     isolate: Option<Arc<dyn Isolate>>,
     first: Option<First>,
+    verify: Option<Verify>,
 }
 
 /// Names the runtime that is asked first for a file, if any should be.
 pub type First = fn(&Path) -> Option<&'static str>;
+
+/// Refuses a file or folder that does not have that digest.
+pub type Verify = fn(&Path, &str) -> Result<()>;
 
 impl Runtimes {
     /// Adds one; a later one of the same name replaces it.
@@ -328,6 +332,20 @@ impl Runtimes {
     /// Asks this one first for a model of which nobody wants a certain runtime, from now on.
     pub fn begin_with(&mut self, first: First) {
         self.first = Some(first);
+    }
+
+    /// Looks at the digests that descriptions say this way, from now on.
+    pub fn verify_by(&mut self, verify: Verify) {
+        self.verify = Some(verify);
+    }
+
+    /// Refuses a model that is no longer what it was when it was described. To be asked in the process that loads it, at each load.
+    ///
+    /// # Errors
+    /// `INVALID_MODEL`; `NOT_OFFERED` where nobody looks.
+    pub(crate) fn verify(&self, spec: &ModelSpec) -> Result<()> {
+        let nobody: Verify = |_, _| Err(NnrpError::new(Reason::NotOffered, "model description: digests: this engine has nobody who looks at them"));
+        spec.digests.iter().try_for_each(|(path, digest)| self.verify.unwrap_or(nobody)(path, digest))
     }
 
     /// All of them, in the order in which they are asked to load a file.

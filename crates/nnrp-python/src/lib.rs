@@ -33,7 +33,7 @@ mod _nnrp {
     #[pymodule_export]
     use super::tensor::Tensor;
     #[pymodule_export]
-    use super::{check_options, format, inspect, own_runtime};
+    use super::{check_options, digest, format, inspect, own_runtime};
     #[pymodule_export]
     const OWN_RUNTIMES: [(&str, &str); nnrp_runtimes::OWN_RUNTIMES.len()] = nnrp_runtimes::OWN_RUNTIMES;
     #[pymodule_export]
@@ -50,6 +50,12 @@ fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 #[pyfunction]
 fn format(py: Python<'_>, path: PathBuf) -> PyResult<&'static str> {
     py.detach(|| nnrp_runtimes::format(&path)).or_raise(py)
+}
+
+/// The SHA-256 digest of a file, or of a folder's list.
+#[pyfunction]
+fn digest(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    Ok(py.detach(|| nnrp_runtimes::digest(&path))?)
 }
 
 /// The runtime that is asked first for a file.

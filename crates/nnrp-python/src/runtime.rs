@@ -14,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyMapping, PyString, PyTuple};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
@@ -93,7 +94,8 @@ impl Runtime for PyRuntime {
     }
 
     fn load(&self, spec: &ModelSpec) -> Result<Box<dyn Session>> {
-        let spec = serde_json::to_string(spec).map_err(|error| NnrpError::new(Reason::InvalidOption, format!("model description: {error}")))?;
+        let spec = ModelSpec { digests: BTreeMap::new(), ..spec.clone() };
+        let spec = serde_json::to_string(&spec).map_err(|error| NnrpError::new(Reason::InvalidOption, format!("model description: {error}")))?;
         with_python(self.name, Reason::LoadFailed, |py| {
             let (verbs, run, idle, told, workers): (Py<PyAny>, Py<PyAny>, Py<PyAny>, String, Option<usize>) =
                 host(py, "load", (&self.runtime, spec))?.extract()?;

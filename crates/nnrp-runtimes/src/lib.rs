@@ -3,6 +3,7 @@
 //! Nothing is linked or downloaded at build time, and no library is opened before it is needed.
 
 pub mod c;
+mod digest;
 mod format;
 pub mod isolated;
 pub mod onnx;
@@ -15,6 +16,7 @@ mod prompt;
 mod schema;
 mod scrub;
 
+pub use digest::digest;
 pub use format::{OWN_RUNTIMES, format, own_runtime};
 pub use onnx::inspect;
 pub use onnxruntime::OnnxRuntime;
@@ -37,6 +39,7 @@ pub fn runtimes(mut library: impl FnMut(&str) -> Option<PathBuf>) -> Runtimes {
     runtimes.add(Arc::new(OnnxRuntime::new(library("onnxruntime"))));
     runtimes.add(Arc::new(OpenVino::new(library("openvino"))));
     runtimes.begin_with(own_runtime);
+    runtimes.verify_by(digest::check);
     runtimes
 }
 

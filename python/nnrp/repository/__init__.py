@@ -37,12 +37,14 @@ class Source:
 
     Attributes:
         said: what else its description says.
+        digests: files and folders, and the digest that was said of each and that it had just now.
     """
 
     name: str
     version: str
     path: Path | str
     said: Mapping[str, Any] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Is told of a model that cannot be loaded, or whose description leads to none.
@@ -71,11 +73,25 @@ def find(path: str | os.PathLike[str], name: str | None = None, runtimes: Sequen
         Malformed: a description cannot be read.
     """
     text, name = _named(os.fspath(path), name)
-    place, given = Path(text), name
+    place = Path(text)
     if sources.is_one(text, runtimes) and not place.exists():
-        place, name = sources.fetch(text), name or sources.name(text)
-    elif ":" in text and not place.exists():
+        place = sources.fetch(text)
+        digests = sources.held(text, None, place)
+        return [replace(source, digests={**source.digests, **digests}) for source in _at(place, name, name or sources.name(text), refused)]
+    if ":" in text and not place.exists():
         return [Source(name or re.split("[:/]", text)[-1], "1", text)]
+    return _at(place, name, name, refused)
+
+
+def _at(place: Path, given: str | None, name: str | None, refused: Refused | None) -> list[Source]:
+    """The versions in a file or a folder of this machine.
+
+    Args:
+        place: which.
+        given: what somebody calls the one model there.
+        name: likewise, or what its source is called.
+        refused: as `find` takes it.
+    """
     if not place.exists():
         raise FileNotFound(f"no file or folder '{place}'")
     if place.is_file() and place.suffix == ".toml":
@@ -157,17 +173,19 @@ def _model(folder: Path, name: str) -> Iterator[Source]:
 def _one(where: str, said: dict[str, Any], name: str | None, version: str = "1") -> Source:
     """The one model that a description says where to find."""
     digest = said.pop("sha256", None)
-    wanted = _runtimes(said)
+    wanted, digests = _runtimes(said), dict[str, str]()
     with _step(where):
         if sources.has_scheme(where) and "remote" not in wanted:
-            found = find(str(sources.fetch(where, digest)), sources.name(where))
+            place = sources.fetch(where, digest)
+            found, digests = find(str(place), sources.name(where)), sources.held(where, digest, place)
         elif sources.has_scheme(where):
             found = find(where, runtimes=wanted)
         else:
-            found = find(str(sources.local(Path(where), cache.check_digest(digest))) if digest else where)
+            place = sources.local(Path(where), cache.check_digest(digest)) if digest else Path(where)
+            found, digests = find(str(place) if digest else where), sources.held("", digest, place)
     if len(found) != 1 or found[0].said:
         raise InvalidOption(f"{description.FILE}: expected one model at its source, got {len(found) if len(found) != 1 else 'another description'}")
-    return _under(Source(name or found[0].name, version, found[0].path, said))
+    return _under(Source(name or found[0].name, version, found[0].path, said, {**found[0].digests, **digests}))
 
 
 @contextmanager
@@ -188,7 +206,7 @@ def _under(source: Source) -> Source:
     """A source under the name and the version that its description says."""
     said = dict(source.said)
     name, version = said.pop("name", source.name), said.pop("version", source.version)
-    return Source(name, version, source.path, said)
+    return replace(source, name=name, version=version, said=said)
 
 
 def is_model(path: str | os.PathLike[str]) -> bool:

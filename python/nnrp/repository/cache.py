@@ -147,13 +147,17 @@ def _hold(number: int) -> None:
 
 def digest(path: Path) -> str:
     """Give the digest of a file; of a folder, that of the lines ``DIGEST  NAME`` of its files, in the order of their names, as sha256sum writes them."""
-    import hashlib
+    from nnrp import _nnrp
 
-    if path.is_dir():
-        names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-        return hashlib.sha256("".join(f"{digest(path / name)}  {name}\n" for name in names).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _nnrp.digest(path)
+
+
+def held(path: Path, said: str) -> tuple[Path, str]:
+    """Tell what of a path has which digest where its source has this one: an archive's content has one of its own."""
+    whole, named, came = path.absolute(), check_digest(said), around(path)
+    told = root() / "unpacked" / named
+    unpacked = came is not None and came.name == named and told.is_file()
+    return whole, told.read_text(encoding="utf-8") if unpacked else named
 
 
 def check_digest(said: str) -> str:

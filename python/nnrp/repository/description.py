@@ -46,6 +46,8 @@ def read(file: Path) -> dict[str, Any]:
             raise InvalidOption(f"{file.name}: {key}: expected a text, got {said[key]!r:.96}", path=key, expected="a text", got=f"{said[key]!r:.96}")
     if "source" in said and "path" in said:
         raise InvalidOption(f"{file.name}: path: expected 'source' or 'path', got both", path="path", expected="source or path", got="both")
+    if "digests" in said:
+        raise InvalidOption(f"{file.name}: digests: expected sha256, the one digest of its source", path="digests", expected="sha256", got="digests")
     if came := cache.around(file):
         _check_place(said, file, came)
         if isinstance(said.get("options"), dict):

@@ -86,6 +86,12 @@ def fetch(text: str, sha256: str | None = None) -> Path:
             return _fetch(place, store, wanted, _last(plain))
 
 
+def held(text: str, sha256: str | None, place: Path) -> dict[str, str]:
+    """Tell which digest what a source gave must have at each load, by its path; nothing where none was said."""
+    said = _fragment(text)[1] or sha256
+    return {str(path): digest for path, digest in [cache.held(place, said)]} if said else {}
+
+
 def _fragment(text: str) -> tuple[str, str]:
     """Take a source apart from the digest that it says; empty where it says none."""
     plain, sign, fragment = text.partition("#")

@@ -1,12 +1,11 @@
 //! Optimised models, kept in a folder that the options name, so that the next load of the same file need not optimise it again.
+use crate::digest::add_file;
 use crate::{format, onnx};
 use nnrp_core::{NnrpError, Reason, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::ffi::OsStr;
 use std::fmt::Write;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -51,7 +50,7 @@ impl Kept {
             return Err(wrong("a folder that is there"));
         }
         let mut hash = Sha256::new();
-        add_file(&mut hash, model)?;
+        add_file(&mut hash, model).map_err(|error| format::refused(&error))?;
         // Weights beside the model may be gigabytes: their sizes and times stand for them.
         let (beside, external) = (model.parent().unwrap_or(Path::new("")), onnx::weights::files(model));
         for weights in &external {
@@ -96,17 +95,6 @@ impl Kept {
     /// Removes one that the library cannot read.
     pub(super) fn forget(&self) {
         let _gone = std::fs::remove_file(&self.path);
-    }
-}
-
-fn add_file(hash: &mut Sha256, path: &Path) -> Result<()> {
-    let mut file = File::open(path).map_err(|error| format::refused(&error))?;
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer).map_err(|error| format::refused(&error))? {
-            0 => return Ok(()),
-            count => hash.update(&buffer[..count]),
-        }
     }
 }
 
