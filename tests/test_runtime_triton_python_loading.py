@@ -11,6 +11,8 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+import servers
+from test_archives import zipped
 from triton_models import LINE
 
 import nnrp
@@ -185,6 +187,38 @@ def test_what_is_no_such_model_is_not_run(tmp_path: Path) -> None:
     assert nnrp.inspect(tmp_path / "n" / "1" / "model.py")["format"] == "triton_python"
 
 
+def test_a_program_that_was_fetched_is_run_only_where_the_caller_allows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNRP_CACHE", str(tmp_path / "cache"))
+    folder = put(tmp_path / "m", f"    open({str(tmp_path / 'ran')!r}, 'w').close()\n\n    def answer(self, x):\n        return -x\n{TAIL}")
+    within = {f"m/{file.relative_to(folder)}": file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    itself = {"m/model.toml": b"runtime = 'triton-python'\noptions = {allow_code = true}\n"}
+    with servers.serving(web := servers.Files({"/m.zip": zipped(within), "/itself.zip": zipped(within | itself)})):
+        (tmp_path / "m.zip").write_bytes(zipped(within))
+        for source in (f"{web.url}/m.zip", f"{web.url}/itself.zip", str(tmp_path / "m.zip")):
+            for words in ({}, {"runtime": "triton-python"}, {"options": {"instances": 1}}):
+                with pytest.raises(errors.InvalidOption, match=r"allow_code|must not say"):
+                    nnrp.load(source, **words)
+            assert nnrp.inspect(repository.find(source)[0].path)["format"] == "triton_python"
+            assert not (tmp_path / "ran").exists()
+        assert nnrp.load(f"{web.url}/itself.zip", options={"allow_code": True})(X)["y"].tolist() == [-1, -2, -3]
+        own = tmp_path / "model.toml"
+        own.write_text(f'source = "{web.url}/m.zip"\noptions = {{allow_code = true}}\n')
+        assert nnrp.load(own)(X)["y"].tolist() == [-1, -2, -3]
+    assert nnrp.load(folder)(X)["y"].tolist() == [-1, -2, -3]
+
+
+def test_the_file_that_was_named_is_run_and_nothing_that_lies_beside_it(tmp_path: Path) -> None:
+    folder = put(tmp_path / "m", f"    def answer(self, x):\n        return -x\n{TAIL}", weights=f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (folder / "1" / "weights.onnx").write_text("no model")
+    with pytest.raises(errors.InvalidModel, match="a file in Python"):
+        nnrp.load(folder / "1" / "weights.onnx", runtime="triton-python")
+    # An import would find the package first.
+    (folder / "1" / "model").mkdir()
+    (folder / "1" / "model" / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    assert nnrp.load(folder)(X)["y"].tolist() == [-1, -2, -3]
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_device_is_the_one_that_is_asked_for_or_refused(tmp_path: Path) -> None:
     body = f"""    def initialize(self, args):
         self.kind = args["model_instance_kind"]
@@ -209,6 +243,13 @@ def test_a_file_of_another_name_is_the_one_that_the_configuration_says(tmp_path:
     engine = nnrp.Engine()
     repository.load(engine, [tmp_path / "home"])
     assert engine.model("m")(X)["y"].tolist() == [-1, -2, -3]
+    (folder / "1" / "model.py").write_text("class TritonPythonModel: never loaded\n")
+    assert nnrp.load(folder)(X)["y"].tolist() == [-1, -2, -3]
+    (folder / "out.py").write_text((folder / "1" / "net.py").read_text())
+    for name in ("none.py", "../out.py", str(folder / "out.py")):
+        (folder / "config.pbtxt").write_text(LINE + f'default_model_filename: "{name}"')
+        with pytest.raises(errors.InvalidModel, match="default_model_filename: expected a file in the version's folder"):
+            nnrp.load(folder)
 
 
 def test_a_model_is_warmed_up_as_its_configuration_says(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nnrp.errors import FileNotFound, InvalidOption, NnrpError
+from nnrp.errors import FileNotFound, InvalidModel, InvalidOption, NnrpError
 
 from . import archive, cache, description, sources
 
@@ -279,18 +279,30 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _configured(folder: Path, version: Path) -> list[Path]:
-    """The file that a config.pbtxt names, where it is there."""
-    if not (folder / "config.pbtxt").is_file():
+    """The file that a config.pbtxt names; none where it names none.
+
+    Raises:
+        InvalidModel: it names one that is not in the version's folder.
+    """
+    config = folder / "config.pbtxt"
+    if not config.is_file() or b"default_model_filename" not in config.read_bytes():
         return []
     from nnrp.runtimes.triton_python.config import filename
 
-    file = version / (filename(folder) or ".")
-    return [file] if file.is_file() and file.parent == version else []
+    if not (named := filename(folder)):
+        return []
+    file = version / named
+    if file.parent != version or not is_model(file):
+        if not version.name.isdigit():
+            return []
+        message = f"config.pbtxt: default_model_filename: expected a file in the version's folder '{version.name}', got '{named:.96}'"
+        raise InvalidModel(message, path="default_model_filename", got=named[:96])
+    return [file]
 
 
 def _versions(folder: Path, name: str, said: Mapping[str, Any]) -> Iterator[Source]:
     for version in _folders(folder):
-        files = _files(version) or _configured(folder, version)
+        files = _configured(folder, version) or _files(version)
         # Elsewhere it is a model of its own.
         if not files and not version.name.isdigit():
             continue

@@ -7,7 +7,8 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnrp.errors import InvalidModel, NotOffered
+from nnrp.errors import InvalidModel, InvalidOption, NotOffered
+from nnrp.repository import cache
 from nnrp.runtimes.contract import ModelSpec
 from nnrp.runtimes.triton_python.signature import NAME
 
@@ -45,6 +46,7 @@ class TritonPython:
                 "default": False,
                 "description": "give the model inputs that it must not write to, without a copy",
             },
+            "allow_code": {"type": "boolean", "default": False, "description": "run a model that was fetched, or unpacked from an archive"},
         }
         schema = {"type": "object", "properties": properties, "additionalProperties": False}
         return {"version": platform.python_version(), "formats": self.formats, "devices": ["cpu", *(f"cuda:{number}" for number in gpus())], "options": schema}
@@ -58,6 +60,7 @@ class TritonPython:
         if spec.precision not in ("strict", "fast"):
             raise NotOffered(f"precision {spec.precision}: a model in Python computes as it was written", runtime=NAME)
         file = Path(spec.path).absolute()
+        _check(file, bool(spec.options.get("allow_code")))
         folder = file.parent if (file.parent / configs.FILE).is_file() else file.parent.parent
         config = configs.read(folder) | {"name": spec.name}
         if config["backend"] not in ("", "python"):
@@ -78,6 +81,15 @@ class TritonPython:
 
     def _home(self) -> Engine | None:
         return self._engine() if self._engine else None
+
+
+def _check(file: Path, allowed: bool) -> None:
+    """Refuse what is no program, and one that came from elsewhere and that nobody here has allowed."""
+    if file.suffix != ".py" or not file.is_file():
+        raise InvalidModel(f"model file: expected a file in Python, such as model.py, got '{file.name:.96}'", runtime=NAME)
+    if not allowed and cache.around(file):
+        message = "a model in Python that was fetched, or unpacked from an archive, runs whatever its maker wrote: expected the option allow_code at the call"
+        raise InvalidOption(f"model file: {message}", runtime=NAME, path="options.allow_code", expected=True, got=False)
 
 
 def _complete(source: Any, config: Config) -> Config:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import module_from_spec
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -82,12 +83,22 @@ class Source:
         sys.modules[self.package], _imports[self.package] = home, self._import
         try:
             # Its version's folder is a package as well, so that `from . import helper` works there.
-            self.model = importlib.import_module(f"{self.package}.{file.stem}")
+            self.model = self._run(file)
             if not isinstance(getattr(self.model, "TritonPythonModel", None), type):
                 raise InvalidModel(f"model file: expected a class TritonPythonModel in {file.name}, got none", runtime="triton-python")
         except BaseException:
             self.close()
             raise
+
+    def _run(self, file: Path) -> ModuleType:
+        """Run this file, and not what else an import would find by its name: a folder or a library beside it."""
+        name = f"{self.package}.{file.stem}"
+        loader = _Loader(name, str(file))
+        module = sys.modules[name] = module_from_spec(ModuleSpec(name, loader, origin=str(file)))
+        vars(module)["__file__"] = str(file)
+        loader.exec_module(module)
+        setattr(sys.modules[self.package], file.stem, module)
+        return module
 
     def close(self) -> None:
         """Forget its modules."""
