@@ -77,7 +77,7 @@ class Handler(BaseHTTPRequestHandler):
         files.asked.append((self.command, self.path, dict(self.headers.items())))
         files.answer(self)
 
-    do_HEAD = do_GET  # noqa: N815 - the library's own way of naming
+    do_HEAD = do_POST = do_GET  # noqa: N815 - the library's own way of naming
 
     def give(self, status: int, body: bytes, headers: dict[str, str] | None = None, files: Files | None = None) -> None:
         cut = files.breaks.pop(0) if files and files.breaks and self.command == "GET" else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import servers
 import zoo
 
 import nnrp
@@ -264,3 +266,52 @@ def test_a_server_that_goes_away_is_a_retryable_error() -> None:
     with pytest.raises(nnrp.Unavailable) as raised:
         model(np.float32([1]))
     assert raised.value.retryable
+
+
+SIGNATURE = [{"name": "x", "datatype": "FP32", "shape": [-1]}], [{"name": "y", "datatype": "FP32", "shape": [-1]}]
+METADATA = {"name": "m", "versions": ["1"], "platform": "any", "inputs": SIGNATURE[0], "outputs": SIGNATURE[1]}
+
+
+def answered(**output: Any) -> bytes:
+    """An answer whose one output is as it should be but for this."""
+    told = {"name": "y", "datatype": "FP32", "shape": [2], "data": [1, 2]} | output
+    return json.dumps({"model_name": "m", "model_version": "1", "outputs": [told]}).encode()
+
+
+def test_a_server_that_answers_nonsense_is_told_as_the_servers_fault() -> None:
+    with servers.serving(files := servers.Files({})):
+        place = f"{files.url}/m"
+        for metadata in (
+            b"<html>",
+            b"null",
+            b"[]",
+            b'{"inputs": 5}',
+            json.dumps(METADATA | {"inputs": [{"name": 5, "datatype": "FP32", "shape": []}]}).encode(),
+        ):
+            files.content["/v2/models/m"] = metadata
+            with pytest.raises(ConnectionFailed, match=r"cannot be read|no JSON"):
+                nnrp.load(place)
+        files.content["/v2/models/m"] = json.dumps(METADATA).encode()
+        model = nnrp.load(place)
+        for answer in (
+            answered(data=[1]),
+            answered(data=["a", "b"]),
+            answered(datatype="ZZ"),
+            answered(shape=[-2]),
+            answered(shape=[1 << 40]),
+            b"[1]",
+            b"<html>",
+        ):
+            files.content["/v2/models/m/infer"] = answer
+            with pytest.raises(ConnectionFailed, match="the answer cannot be read"):
+                model(np.float32([1, 2]))
+        for answer in (answered(datatype="INT32"), answered(shape=[1, 2]), answered(name="q")):
+            files.content["/v2/models/m/infer"] = answer
+            with pytest.raises(RunFailed, match="output"):
+                model(np.float32([1, 2]))
+        del files.content["/v2/models/m/infer"]
+        with pytest.raises(RunFailed, match="refused what fits the signature that it told") as raised:
+            model(np.float32([1, 2]))
+        assert raised.value.details["server"]["code"] == "NOT_FOUND"
+        files.content["/v2/models/m/infer"] = answered()
+        assert model(np.float32([1, 2]))["y"].tolist() == [1, 2]

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from nnrp import _nnrp
-from nnrp.errors import InvalidOption, Malformed, ModelNotFound
+from nnrp.errors import ConnectionFailed, InvalidOption, ModelNotFound
 from nnrp.model import Model
 
 LISTED = 16
@@ -54,10 +54,17 @@ class Client(_nnrp.Client):
 
     def _signature(self, name: str, version: str) -> dict[str, Any]:
         told = self._metadata(name, version)
-        sides = [told.get("inputs"), told.get("outputs")]
-        if not all(isinstance(side, list) and all(isinstance(one, dict) and {"name", "datatype", "shape"} <= one.keys() for one in side) for side in sides):
-            raise Malformed(f"metadata of model '{name}': expected inputs and outputs with name, datatype and shape", model=name)
+        if not isinstance(told, dict) or not all(isinstance(told.get(side), list) and all(map(_is_spec, told[side])) for side in ("inputs", "outputs")):
+            message = f"the metadata of model '{name}' cannot be read: expected inputs and outputs with name, datatype and shape"
+            raise ConnectionFailed(message, model=name)
         return told | {"version": version}
+
+
+def _is_spec(told: Any) -> bool:
+    """Whether it is what metadata tell of a tensor; protobuf's JSON writes whole numbers as text."""
+    if not isinstance(told, dict) or not all(isinstance(told.get(key), str) for key in ("name", "datatype")) or not isinstance(told.get("shape"), list):
+        return False
+    return all(isinstance(dim, int) or (isinstance(dim, str) and dim.removeprefix("-").isdecimal()) for dim in told["shape"])
 
 
 def connect(url: str, model: str | None = None, version: str | None = None) -> Model:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from nnrp.errors import InvalidOption, NnrpError, NotOffered, Unavailable
+from nnrp.errors import InvalidOption, NnrpError, NotOffered, RunFailed
 from nnrp.remote import Client
 from nnrp.runtimes.callable import END, finish, step
 from nnrp.runtimes.contract import Control, ModelSpec, on_cpu
@@ -102,7 +102,8 @@ class Stream(Model):
 
 def _check(error: NnrpError) -> None:
     if error.code in {"INVALID_ARGUMENT", "NOT_FOUND"}:
-        # The request fitted the signature that the server told: it is the server that has another model now.
-        raise Unavailable(f"remote: the server refused what fits its own signature: {error.message}", reason=error.reason) from error
+        # The request fitted the signature that the server told: it is the server that has another model now, or none.
+        told = {"code": error.code, "reason": error.reason, "message": error.message}
+        raise RunFailed(f"remote: the server refused what fits the signature that it told: {error.message}", runtime=Remote.name, server=told) from error
     if error.reason == "NOT_OFFERED" and error.details.get("decoupled"):
         raise NotOffered(f"remote: {error.message}: load it over gRPC with the option 'stream': true", **error.details) from error

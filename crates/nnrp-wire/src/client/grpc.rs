@@ -76,7 +76,7 @@ impl Transport for GrpcClient {
 
     async fn infer(&self, call: Call) -> Result<Response> {
         let message = self.exchange(&call).await?;
-        proto::decode_response(proto::read_response(message, ANSWER_LIMIT)?)
+        proto::read_response(message, ANSWER_LIMIT).and_then(proto::decode_response).map_err(|error| self.endpoint.unreadable(error))
     }
 
     fn prepare_stream(request: &Request<'_, 'static>) -> Result<Call> {
@@ -144,7 +144,7 @@ fn index(answer: m::RepositoryIndexResponse) -> Value {
 
 impl GrpcClient {
     async fn call<A: Message + Default>(&self, method: &'static str, message: &impl Message) -> Result<A> {
-        A::decode(self.exchange(&Call::new(method, message)?).await?).map_err(proto::malformed)
+        A::decode(self.exchange(&Call::new(method, message)?).await?).map_err(|error| self.endpoint.unreadable(proto::malformed(error)))
     }
 
     async fn exchange(&self, call: &Call) -> Result<Bytes> {
@@ -188,7 +188,7 @@ impl GrpcClient {
         let message = grpc::read(&head.headers, &mut Answered(body), self.bounds(), &mut trailers).await.map_err(|error| self.cut_off(error))?;
         match trailers.as_ref().or(Some(&head.headers)).and_then(status::read) {
             Some(Err(error)) => Err(error),
-            Some(Ok(())) => message.ok_or_else(|| NnrpError::new(Reason::Malformed, format!("{}: expected an answer, got none", self.endpoint))),
+            Some(Ok(())) => message.ok_or_else(|| self.endpoint.failed("expected an answer, got none")),
             None => Err(self.endpoint.failed("the answer ended without a status")),
         }
     }
@@ -200,7 +200,9 @@ impl GrpcClient {
         let mut messages = Messages::new(head.headers, Answered(body), &self.bounds());
         let mut end = Response { model: "".into(), version: "".into(), id: None, outputs: SmallVec::new() };
         while let Some(message) = messages.next().await.map_err(|error| self.cut_off(error))? {
-            let (answer, last) = streamed::decode(message, ANSWER_LIMIT)?;
+            let message = proto::read_stream_response(message, ANSWER_LIMIT).map_err(|error| self.endpoint.unreadable(error))?;
+            let (answer, last) = streamed::answer(message)?;
+            let answer = proto::decode_response(answer).map_err(|error| self.endpoint.unreadable(error))?;
             if last && answer.outputs.is_empty() {
                 end = answer;
             } else if sink.send(answer).await.is_err() {
@@ -229,7 +231,7 @@ impl GrpcClient {
 
     #[cold]
     fn cut_off(&self, error: NnrpError) -> NnrpError {
-        if error.code() == Code::Cancelled { self.endpoint.failed("the connection was lost before the answer ended") } else { error }
+        if error.code() == Code::Cancelled { self.endpoint.failed("the connection was lost before the answer ended") } else { self.endpoint.unreadable(error) }
     }
 
     #[cold]

@@ -65,7 +65,7 @@ impl Transport for HttpClient {
         if status != StatusCode::OK {
             return Err(decode_error(status.as_u16(), &body));
         }
-        decode_response(&body, json_size)
+        decode_response(&body, json_size).map_err(|error| self.endpoint.unreadable(error))
     }
 
     fn prepare_stream(_: &Request<'_, 'static>) -> Result<Call> {
@@ -93,7 +93,7 @@ impl Transport for HttpClient {
                 other => Err(decode_error(other, &body)),
             },
             _ if status == StatusCode::OK => {
-                serde_json::from_slice(&body).map_err(|error| NnrpError::new(Reason::Malformed, format!("{}: the answer is no JSON: {error}", self.endpoint)))
+                serde_json::from_slice(&body).map_err(|error| self.endpoint.failed(format_args!("the answer is no JSON: {error}")))
             }
             _ => Err(decode_error(status.as_u16(), &body)),
         }
@@ -113,11 +113,12 @@ impl HttpClient {
     async fn exchange(&self, call: Call) -> Result<(StatusCode, Option<usize>, Bytes)> {
         let (mut link, response) = self.links.send(self, &self.endpoint, &call).await?;
         let (parts, incoming) = response.into_parts();
-        let json_size = number(&parts.headers, &JSON_SIZE)?;
+        let json_size = number(&parts.headers, &JSON_SIZE).map_err(|error| self.endpoint.unreadable(error))?;
         let bounds = Bounds { byte_size: ANSWER_LIMIT, pause: PAUSE };
         let body = link.drive(body::read(&parts.headers, incoming, json_size.unwrap_or(0), bounds, &self.pool)).await;
-        let body =
-            body.map_err(|error| if error.is(Reason::Malformed) { self.endpoint.failed(format_args!("the answer broke off: {error}")) } else { error })?;
+        let body = body.map_err(|error| {
+            if error.is(Reason::Malformed) { self.endpoint.failed(format_args!("the answer broke off: {error}")) } else { self.endpoint.unreadable(error) }
+        })?;
         if !link.ended() && link.sender.is_ready() {
             self.links.keep(link);
         }

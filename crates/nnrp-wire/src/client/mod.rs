@@ -8,7 +8,7 @@ pub use caller::Pending;
 
 use caller::Caller;
 use nnrp_core::stop::Look;
-use nnrp_core::{Answers, NnrpError, Reason, Request, Response, Result};
+use nnrp_core::{Answers, Code, NnrpError, Reason, Request, Response, Result};
 use serde_json::Value;
 use std::fmt;
 use std::future::Future;
@@ -35,6 +35,15 @@ impl Endpoint {
     #[cold]
     pub(crate) fn failed(&self, what: impl fmt::Display) -> NnrpError {
         NnrpError::new(Reason::ConnectionFailed, format!("{self}: {what}")).with("host", self.host.as_str()).with("port", self.port)
+    }
+
+    /// The error of an answer that cannot be read: who asked has done nothing wrong (spec §5.1).
+    #[cold]
+    pub(crate) fn unreadable(&self, error: NnrpError) -> NnrpError {
+        if error.code() != Code::InvalidArgument {
+            return error;
+        }
+        self.failed(format_args!("the answer cannot be read: {}", error.message()))
     }
 }
 

@@ -3,7 +3,6 @@ use super::grpc::{Parts, frame, frame_within};
 use super::status;
 use crate::codec::UNSPECIFIED;
 use crate::codec::proto::{self, messages as m};
-use bytes::Bytes;
 use m::infer_parameter::ParameterChoice;
 use nnrp_core::{Code, NnrpError, Parameter, Parameters, Request, Response, Result};
 use serde_json::{Map, Value};
@@ -59,16 +58,15 @@ pub(crate) fn encode_error(id: Option<&str>, error: &NnrpError) -> Result<Parts>
 /// One answer as it came, and whether it is the last of its request; `None` where that is all that it says.
 ///
 /// # Errors
-/// What the request ended with, or as [`proto::decode_response`].
-pub(crate) fn decode(message: Bytes, limit: usize) -> Result<(Response, bool)> {
-    let message = proto::read_stream_response(message, limit)?;
+/// What the request ended with.
+pub(crate) fn answer(message: m::ModelStreamInferResponse) -> Result<(m::ModelInferResponse, bool)> {
     let mut answer = message.infer_response.unwrap_or_default();
     let parameters = std::mem::take(&mut answer.parameters);
     if !message.error_message.is_empty() {
         return Err(error(message.error_message, &parameters));
     }
     let last = parameters.get(FINAL).is_some_and(|value| *value == flag(true));
-    proto::decode_response(answer).map(|response| (response, last))
+    Ok((answer, last))
 }
 
 #[cold]
@@ -92,7 +90,13 @@ fn flag(value: bool) -> m::InferParameter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use nnrp_core::{Datatype, Output, Reason, Tensor};
+
+    fn decode(message: Bytes, limit: usize) -> Result<(Response, bool)> {
+        let (answer, last) = answer(proto::read_stream_response(message, limit)?)?;
+        Ok((proto::decode_response(answer)?, last))
+    }
 
     fn joined(parts: Parts) -> Bytes {
         parts.concat()[5..].to_vec().into()

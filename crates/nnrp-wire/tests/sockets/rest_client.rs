@@ -187,6 +187,9 @@ fn an_answer_comes_once() {
     }
 }
 
+/// One element of two.
+const TOO_FEW: &str = "HTTP/1.1 200 OK\r\ncontent-length: 104\r\n\r\n{\"model_name\":\"m\",\"model_version\":\"1\",\"outputs\":[{\"name\":\"y\",\"datatype\":\"FP32\",\"shape\":[2],\"data\":[1]}]}";
+
 #[test]
 fn answers_that_cannot_be_read_are_errors_that_name_the_server() {
     for answer in ["", "nonsense\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"mod", "HTTP/1.1 200 OK\r\nconte"] {
@@ -197,10 +200,16 @@ fn answers_that_cannot_be_read_are_errors_that_name_the_server() {
         "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
         "HTTP/1.1 200 OK\r\ninference-header-content-length: 9999\r\ncontent-length: 2\r\n\r\n{}",
         "HTTP/1.1 200 OK\r\ninference-header-content-length: x\r\ncontent-length: 2\r\n\r\n{}",
-        "HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno",
+        "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>",
+        TOO_FEW,
     ] {
-        fake(vec![answer, answer]).infer(request("m", vec![1.0])).unwrap_err();
+        let client = fake(vec![answer, answer]);
+        let error = client.infer(request("m", vec![1.0])).unwrap_err();
+        assert!(error.is(Reason::ConnectionFailed) && error.message().contains("127.0.0.1:"), "{answer:?}: {error:?}");
     }
+    let told = fake(vec!["HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>"]).model_metadata("m", "").unwrap_err();
+    assert!(told.is(Reason::ConnectionFailed), "{told:?}");
+    fake(vec!["HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno"]).infer(request("m", vec![1.0])).unwrap_err();
 }
 
 #[test]
