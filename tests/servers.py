@@ -30,6 +30,7 @@ class Files:
         moved: path → the URL that it answers with instead.
         lengths: say how long an answer is.
         skips: how many bytes later than asked for an answer of a range begins.
+        stubborn: answer that nothing has changed, whatever is asked.
     """
 
     content: dict[str, bytes]
@@ -39,10 +40,13 @@ class Files:
     moved: dict[str, str] = field(default_factory=dict)
     lengths: bool = True
     skips: int = 0
+    stubborn: bool = False
     url: str = ""
 
     def answer(self, handler: Handler) -> None:
         path = unquote(urlsplit(handler.path).path)
+        if self.stubborn:
+            return handler.give(304, b"")
         if path in self.moved:
             return handler.give(302, b"", {"Location": self.moved[path]})
         if path not in self.content:

@@ -116,6 +116,12 @@ def test_what_is_in_the_cache_is_used_where_the_server_is_not_there_and_said_so(
         sources.fetch(f"{files.url}/other.onnx")
 
 
+def test_a_server_that_says_that_nothing_changed_where_nothing_is_here_is_refused(web: servers.Files) -> None:
+    web.stubborn = True
+    with pytest.raises(ConnectionFailed, match="answered 304"):
+        nnrp.load(f"{web.url}/double.onnx")
+
+
 def test_offline_nothing_is_asked(web: servers.Files, monkeypatch: pytest.MonkeyPatch) -> None:
     assert twice(f"{web.url}/net.onnx")
     monkeypatch.setenv("NNRP_OFFLINE", "1")

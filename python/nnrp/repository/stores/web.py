@@ -105,8 +105,11 @@ class Web:
         try:
             self._answer = ask(self._url, {condition: known} if known else {})
         except HTTPError as error:
-            if error.code == UNCHANGED:
+            if error.code == UNCHANGED and known:
                 return None
+            if error.code == UNCHANGED:
+                message = f"source: {urlsplit(self._url).hostname} answered {error.code}, that it is as before, and nothing of it is here"
+                raise ConnectionFailed(message, status=error.code) from error
             raise FileNotFound(f"source: {urlsplit(self._url).hostname} wants credentials, or answers {error.code}", status=error.code) from error
         told = self._answer.headers
         # A weak tag stands for what is alike, not for the same bytes.
