@@ -1,6 +1,7 @@
 //! What a model's description says otherwise of its inputs and outputs (spec §6.6): read here, applied in [`crate::adapt`].
 use crate::error::{NnrpError, Reason, Result, excerpt};
 use crate::model::NAME_LIMIT;
+use crate::symbols::is_name;
 use crate::tensor::Datatype;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
@@ -217,18 +218,24 @@ fn dimension(at: &At<'_>) -> Result<Dimension> {
     match at.value {
         Value::Number(size) if size.as_i64() == Some(-1) => Ok(Dimension::Open { range: None, symbol: None }),
         Value::Number(size) if size.as_i64().is_some_and(|size| size >= 0) => Ok(Dimension::Fixed(at.size()?)),
-        Value::String(_) => Ok(Dimension::Open { range: None, symbol: Some(at.text("the name of a dimension")?) }),
+        Value::String(_) => Ok(Dimension::Open { range: None, symbol: Some(symbol(at)?) }),
         Value::Object(_) => {
             let get = at.object(&BOUNDS, "an object")?;
             let (min, max) = (get("min").map_or(Ok(0), |at| at.size())?, get("max").map_or(Ok(i64::MAX), |at| at.size())?);
             if min > max {
                 return Err(at.wrong("a 'min' that is at most 'max'"));
             }
-            let symbol = get("name").map(|at| at.text("the name of a dimension")).transpose()?;
+            let symbol = get("name").map(|at| symbol(&at)).transpose()?;
             Ok(Dimension::Open { range: Some(Range { min, max }), symbol })
         }
         _ => Err(at.wrong("a size, -1 for any, a name, or {min, max}")),
     }
+}
+
+/// The name of a dimension; another text would claim nothing (spec §7.10).
+fn symbol(at: &At<'_>) -> Result<String> {
+    let expected = "the name of a dimension: letters, digits and '_', not beginning with a digit";
+    at.text(expected).and_then(|text| if is_name(&text) { Ok(text) } else { Err(at.wrong(expected)) })
 }
 
 fn layout(given: &At<'_>, model: Option<&At<'_>>) -> Result<Layout> {
@@ -351,6 +358,10 @@ mod tests {
             (json!([{"shape": 3}]), "inputs[0].shape", "a list"),
             (json!([{}, {"shape": [1, -2]}]), "inputs[1].shape[1]", "a size, -1"),
             (json!([{"shape": [1.5]}]), "inputs[0].shape[0]", "a size"),
+            (json!([{"shape": [4, "batch-size"]}]), "inputs[0].shape[1]", "letters, digits and '_'"),
+            (json!([{"shape": ["1n"]}]), "inputs[0].shape[0]", "not beginning with a digit"),
+            (json!([{"shape": ["?"]}]), "inputs[0].shape[0]", "the name of a dimension"),
+            (json!([{"shape": [{"min": 1, "name": "batch size"}]}]), "inputs[0].shape[0].name", "the name of a dimension"),
             (json!([{"shape": [{"min": 3, "max": 2}]}]), "inputs[0].shape[0]", "at most 'max'"),
             (json!([{"shape": [{"least": 3}]}]), "inputs[0].shape[0].least", "unknown key"),
             (json!([{"layout": "nhwc"}]), "inputs[0].layout", "capital letters"),

@@ -48,7 +48,7 @@ impl Ties {
 }
 
 /// Whether a symbol says anything: exporters also write `?`, `-1` or `None` for a size that they do not know, and sums that name another size.
-fn is_name(symbol: &str) -> bool {
+pub(crate) fn is_name(symbol: &str) -> bool {
     symbol != "None" && symbol.starts_with(|first: char| first.is_alphabetic() || first == '_') && symbol.chars().all(|c| c.is_alphanumeric() || c == '_')
 }
 
