@@ -55,7 +55,7 @@ def _brought(name: str) -> dict[str, Any]:
     nothing = {"name": name, "version": "", "formats": [], "devices": [], "options": {}}
     try:
         told: dict[str, Any] = json.loads(host.info(entry.make(name)))
-    except Exception as error:  # noqa: BLE001 - whatever somebody's runtime raises, the others are told
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever somebody's runtime raises, the others are told
         return nothing | {"error": _failure(name, error)}
     return nothing | told
 

@@ -7,11 +7,14 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from nnrp.errors import LoadFailed, NnrpError, RuntimeNotInstalled
+from nnrp.runtimes.package import without_paths
 
 if TYPE_CHECKING:
     from nnrp.runtimes.contract import Runtime
 
 GROUP = "nnrp.runtimes"
+#: Longest text of a package that an error repeats.
+TEXT_LIMIT = 2048
 
 
 def names() -> list[str]:
@@ -27,17 +30,22 @@ def make(name: str) -> Runtime | None:
 
     Raises:
         RuntimeNotInstalled: something that it imports is not installed.
-        LoadFailed: it is no runtime of that name.
+        LoadFailed: it is no runtime of that name, or whatever else was raised meanwhile.
     """
     entry = next(iter(entry_points(group=GROUP, name=name)), None)
     if entry is None:
         return None
     try:
         made: Any = entry.load()
+        runtime: Runtime = made() if callable(made) and (isinstance(made, type) or not hasattr(made, "load")) else made
+    except NnrpError:
+        raise
     except ImportError as error:
         missing = error.name or type(error).__name__
         raise RuntimeNotInstalled(f"runtime '{name}' is not installed: it needs '{missing}'", runtime=name) from error
-    runtime: Runtime = made() if callable(made) and (isinstance(made, type) or not hasattr(made, "load")) else made
+    except (Exception, SystemExit) as error:
+        kind, text = type(error).__name__, without_paths(error, TEXT_LIMIT)
+        raise LoadFailed(f"runtime '{name}': {kind}" + (f": {text}" if text else ""), runtime=name, type=kind, text=text) from error
     if getattr(runtime, "name", None) != name:
         raise LoadFailed(f"runtime '{name}': expected a runtime of that name, got {getattr(runtime, 'name', None)!r:.96}", runtime=name)
     return runtime
@@ -52,6 +60,6 @@ def tell(name: str) -> dict[str, Any]:
         runtime = make(name)
         nothing["formats"] = list(getattr(runtime, "formats", None) or ())
         return {"name": name, **host.about(runtime)}
-    except (NnrpError, ImportError) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever somebody's runtime raises, the others are told
         document, _ = host.fault(name, RuntimeNotInstalled.reason, error)
         return nothing | {"error": json.loads(document)}
