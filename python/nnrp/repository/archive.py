@@ -6,7 +6,6 @@ import bz2
 import errno
 import gzip
 import lzma
-import os
 import shutil
 import stat
 import tarfile
@@ -65,7 +64,7 @@ def check_name(name: str) -> PurePosixPath:
 
 
 def unpack(file: Path, folder: Path, limit: int) -> None:
-    """Unpack an archive into a folder that is not there yet, so that one entry lies in it: what the archive holds.
+    """Unpack an archive into a folder that is not there yet, so that one entry lies in it: what the archive holds. Whoever keeps it has it written out.
 
     Raises:
         InvalidModel: it cannot be read; holds links, devices, names that lead out of the folder or the same name twice; or is larger than `limit`
@@ -157,6 +156,4 @@ def _write(target: Path, content: IO[bytes], size: int) -> int:
             if written > size:
                 raise InvalidModel("source: a file of the archive is larger than the archive says")
             out.write(chunk)
-        out.flush()
-        os.fsync(out.fileno())
     return written
