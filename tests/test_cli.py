@@ -165,6 +165,7 @@ def test_a_description_that_leads_nowhere_is_skipped_as_any_bad_model_is(tmp_pat
         (home / name).mkdir(parents=True)
         (home / name / "model.toml").write_text(said)
     assert "FILE_NOT_FOUND" in run("serve", home, "--http-port", "0", "--grpc-port", "0", status=1)
+    assert "nested too deeply" in run("serve", home, "--options", "[" * 50_000, status=1)
     server = Serving(home, home / "circle" / "model.toml", folder / "scale" / "1" / "model.onnx", "--skip-bad")
     assert [model["name"] for model in server.about["models"]] == ["scale"]
     server.process.send_signal(signal.SIGTERM)

@@ -98,6 +98,9 @@ def test_what_is_no_description_says_so(whole: Path) -> None:
         ('path = "none.onnx"', FileNotFound, "no file or folder"),
         ("", FileNotFound, "expected 'source' or 'path', or a model beside it"),
         ('path = "files"', FileNotFound, "no model in"),
+        ("a = " + "[" * 100_000, Malformed, "nested too deeply"),
+        ('digests = {"net.onnx" = "0"}', InvalidOption, "digests: expected sha256"),
+        ('path = "files/net.onnx"\ninputs = [{shape = ["batch-size", 4]}]', InvalidOption, "letters, digits and '_'"),
         ("date = 2026-11-28\npath = 'files/net.onnx'", InvalidOption, "of type date"),
         (f"sha256 = '{'0' * 64}'\npath = 'files/net.onnx'", InvalidModel, "expected sha256 0000"),
     ):

@@ -371,6 +371,8 @@ def _json(spec: dict[str, Any]) -> str:
         return json.dumps(spec, default=_plain)
     except (TypeError, ValueError) as error:
         raise InvalidOption(f"model description: expected what JSON can say: {error}") from error
+    except RecursionError:
+        raise InvalidOption("model description: expected what is not nested so deeply") from None
 
 
 def _plain(value: object) -> object:

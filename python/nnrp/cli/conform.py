@@ -78,6 +78,8 @@ def _roles(file: Path | None) -> dict[str, dict[str, Any]]:
         roles = tomllib.loads(_there(file).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InvalidOption(f"--models {file}: {error}") from error
+    except RecursionError:
+        raise InvalidOption(f"--models {file}: it is nested too deeply") from None
     for role, spec in roles.items():
         if not isinstance(spec, dict) or not isinstance(spec.get("path"), str):
             raise InvalidOption(f"--models {file}: expected a table [{role}] with a path")

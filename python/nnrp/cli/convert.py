@@ -78,6 +78,8 @@ def _options(text: str) -> dict[str, Any]:
         options = json.loads(text)
     except ValueError as error:
         raise InvalidOption(f"--options: expected one JSON object, got {text!r:.96}: {error}") from error
+    except RecursionError:
+        raise InvalidOption("--options: expected one JSON object, got some that is nested too deeply") from None
     if not isinstance(options, dict):
         raise InvalidOption(f"--options: expected one JSON object, got {text!r:.96}")
     return options

@@ -19,7 +19,7 @@ def options(document: str | None, pairs: Sequence[str]) -> dict[str, Any] | None
         return None
     read = _json("--options", document or "{}")
     if not isinstance(read, dict):
-        raise InvalidOption(f"--options: expected one JSON object, got {document!r}")
+        raise InvalidOption(f"--options: expected one JSON object, got {document!r:.96}")
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not (name and sign):
@@ -47,12 +47,14 @@ def _json(option: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InvalidOption(f"{option}: expected JSON, got {text!r}: {error}") from error
+        raise InvalidOption(f"{option}: expected JSON, got {text!r:.96}: {error}") from error
+    except RecursionError:
+        raise InvalidOption(f"{option}: expected JSON, got some that is nested too deeply") from None
 
 
 def _value(text: str) -> Any:
     """A number, a boolean or whatever else JSON says; a text where it says nothing."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -74,6 +74,8 @@ def _options(text: str, at: int) -> tuple[dict[str, Any], int]:
         options, end = json.JSONDecoder().raw_decode(text, at)
     except ValueError as error:
         raise InvalidOption(f"runtimes: expected options as one JSON object, got '{text[at : at + 40]}': {error}") from error
+    except RecursionError:
+        raise InvalidOption("runtimes: expected options as one JSON object, got one that is nested too deeply") from None
     return options, end
 
 

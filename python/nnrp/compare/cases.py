@@ -92,7 +92,10 @@ def _read(file: Path, ports: Sequence[Port]) -> Case:
 def _json(file: Path) -> Any:
     if file.stat().st_size > _MOST:
         raise ValueError(f"expected at most {_MOST} bytes")
-    return json.loads(file.read_bytes())
+    try:
+        return json.loads(file.read_bytes())
+    except RecursionError:
+        raise ValueError("the JSON is nested too deeply") from None
 
 
 def _numpy(file: Path) -> Any:

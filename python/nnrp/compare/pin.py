@@ -292,3 +292,5 @@ def _table(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"{FILE} cannot be read: {error}") from error
+    except RecursionError:
+        raise Malformed(f"{FILE} cannot be read: it is nested too deeply") from None

@@ -40,14 +40,16 @@ def read(file: Path) -> dict[str, Any]:
         said = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"{file.name} cannot be read: {error}") from error
+    except RecursionError:
+        raise Malformed(f"{file.name} cannot be read: it is nested too deeply") from None
     said.pop(PINNED, None)
     for key in ("name", "version", "source", "path", "sha256"):
         if key in said and not isinstance(said[key], str):
             raise InvalidOption(f"{file.name}: {key}: expected a text, got {said[key]!r:.96}", path=key, expected="a text", got=f"{said[key]!r:.96}")
-    if "source" in said and "path" in said:
-        raise InvalidOption(f"{file.name}: path: expected 'source' or 'path', got both", path="path", expected="source or path", got="both")
     if "digests" in said:
         raise InvalidOption(f"{file.name}: digests: expected sha256, the one digest of its source", path="digests", expected="sha256", got="digests")
+    if "source" in said and "path" in said:
+        raise InvalidOption(f"{file.name}: path: expected 'source' or 'path', got both", path="path", expected="source or path", got="both")
     if came := cache.around(file):
         _check_place(said, file, came)
         if isinstance(said.get("options"), dict):

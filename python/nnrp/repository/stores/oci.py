@@ -89,7 +89,7 @@ class Registry:
         query = {"service": said.get("service", self._host), "scope": said.get("scope", f"repository:{self._name}:pull")}
         try:
             told = json.loads(_body(ask(f"{realm}?{urlencode(query, quote_via=quote)}", {}, basic)))
-        except (HTTPError, ValueError) as error:
+        except (HTTPError, ValueError, RecursionError) as error:
             raise FileNotFound(f"source: {self._host} gives no right to read this") from error
         token = told.get("token") or told.get("access_token") if isinstance(told, dict) else None
         return f"Bearer {token}" if token else None
@@ -110,7 +110,7 @@ def _layers(manifest: bytes) -> list[dict[str, Any]]:
         layers: list[dict[str, Any]] = json.loads(manifest)["layers"]
         if layers and all(re.fullmatch("sha256:[0-9a-f]{64}", layer["digest"]) and int(layer["size"]) >= 0 for layer in layers):
             return layers
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidModel("source: expected the manifest of one artefact, with layers") from error
     raise InvalidModel("source: expected the manifest of one artefact, with layers by sha256")
 
