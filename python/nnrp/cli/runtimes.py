@@ -38,26 +38,9 @@ def runtimes(name: str | None, as_json: bool) -> None:
 def _found() -> Iterator[dict[str, Any]]:
     """Whatever there is, with an `error` where it cannot be used."""
     from nnrp import Engine
-    from nnrp.runtimes import entry
 
-    native = Engine().runtimes()
-    for one in native:
+    for one in Engine().runtimes():
         yield one if one["version"] or "error" in one else one | {"error": _failure(one["name"], _missing(one["name"]))}
-    for name in entry.names():
-        if name not in [one["name"] for one in native]:
-            yield _brought(name)
-
-
-def _brought(name: str) -> dict[str, Any]:
-    """What a package's runtime tells, or why it tells nothing."""
-    from nnrp.runtimes import entry, host
-
-    nothing = {"name": name, "version": "", "formats": [], "devices": [], "options": {}}
-    try:
-        told: dict[str, Any] = json.loads(host.info(entry.make(name)))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever somebody's runtime raises, the others are told
-        return nothing | {"error": _failure(name, error)}
-    return nothing | told
 
 
 def _missing(name: str) -> NnrpError:

@@ -41,14 +41,22 @@ def make(name: str) -> Runtime | None:
     except NnrpError:
         raise
     except ImportError as error:
-        missing = error.name or type(error).__name__
-        raise RuntimeNotInstalled(f"runtime '{name}' is not installed: it needs '{missing}'", runtime=name) from error
+        raise _missing(name, error) from error
     except (Exception, SystemExit) as error:
-        kind, text = type(error).__name__, without_paths(error, TEXT_LIMIT)
-        raise LoadFailed(f"runtime '{name}': {kind}" + (f": {text}" if text else ""), runtime=name, type=kind, text=text) from error
+        raise _failed(name, error) from error
     if getattr(runtime, "name", None) != name:
         raise LoadFailed(f"runtime '{name}': expected a runtime of that name, got {getattr(runtime, 'name', None)!r:.96}", runtime=name)
     return runtime
+
+
+def _missing(name: str, error: ImportError) -> RuntimeNotInstalled:
+    missing = error.name or type(error).__name__
+    return RuntimeNotInstalled(f"runtime '{name}' is not installed: it needs '{missing}'", runtime=name)
+
+
+def _failed(name: str, error: BaseException) -> LoadFailed:
+    kind, text = type(error).__name__, without_paths(error, TEXT_LIMIT)
+    return LoadFailed(f"runtime '{name}': {kind}" + (f": {text}" if text else ""), runtime=name, type=kind, text=text)
 
 
 def tell(name: str) -> dict[str, Any]:
@@ -60,6 +68,10 @@ def tell(name: str) -> dict[str, Any]:
         runtime = make(name)
         nothing["formats"] = list(getattr(runtime, "formats", None) or ())
         return {"name": name, **host.about(runtime)}
+    except NnrpError as error:
+        failure: NnrpError = error
+    except ImportError as error:
+        failure = _missing(name, error)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever somebody's runtime raises, the others are told
-        document, _ = host.fault(name, RuntimeNotInstalled.reason, error)
-        return nothing | {"error": json.loads(document)}
+        failure = _failed(name, error)
+    return nothing | {"error": json.loads(host.fault(name, RuntimeNotInstalled.reason, failure)[0])}
