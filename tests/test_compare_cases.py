@@ -16,7 +16,7 @@ from nnrp import errors
 from nnrp.compare import invent, tolerance
 from nnrp.compare.cases import from_files
 from nnrp.compare.difference import Difference, Tally
-from nnrp.compare.signature import Port
+from nnrp.compare.signature import Port, pair
 from nnrp.tensor import NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,3 +166,54 @@ def test_the_tolerances_of_the_guide_are_those_of_the_code() -> None:
     code |= {name: tolerance.default([name], ["strict"]) for name in ("FP64", "FP32", "FP16", "BF16", "FP8_E4M3", "FP8_E5M2")}
     assert table == code
     assert tolerance.default(["INT8", "INT8"], ["bf16"]) == 0
+
+
+# Which output is which
+
+
+def ports(**shapes: Any) -> list[Port]:
+    """Ports of FP32, by their shapes, or as they are."""
+    return [shape if isinstance(shape, Port) else Port(name, "FP32", shape) for name, shape in shapes.items()]
+
+
+def test_others_names_are_matched_by_what_the_file_calls_them() -> None:
+    ours = ports(note=Port("note", "FP32", (1, 88), tensor="call:1"), onset=Port("onset", "FP32", (1, 88), tensor="call:0"))
+    found, how = pair(ours, ports(**{"call:0": (1, 88), "call:1": (1, 88)}), {}, "outputs")
+    assert found == {"note": "call:1", "onset": "call:0"}
+    assert how.startswith("outputs by the file's own names: ")
+    assert pair(ports(**{"call:0": (1, 88), "call:1": (1, 88)}), ours, {}, "outputs")[0] == {"call:1": "note", "call:0": "onset"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected", "how"),
+    [
+        (ports(a=(1, 88), b=(1, 264)), ports(p=(1, 264), q=(1, 88)), {"a": "q", "b": "p"}, "by shape"),
+        (ports(a=(-1, 2, 4), b=(-1, 2, -1)), ports(p=(-1, 2, 7), q=(-1, 2, -1)), {"a": "q", "b": "p"}, "by shape"),
+        (ports(a=Port("a", "INT64", (1,)), b=(1,)), ports(p=(1,), q=Port("q", "INT64", (1,))), {"a": "q", "b": "p"}, "by shape"),
+        (ports(a=Port("a", "FP16", (1,)), b=(1, 2)), ports(p=(1, 2), q=(1,)), {"a": "q", "b": "p"}, "by shape"),
+        (ports(a=(1, 88), b=(1, 88), c=(1, 264)), ports(p=(1, 88), q=(1, 88), r=(1, 264)), {"a": "p", "b": "q", "c": "r"}, "by order"),
+        (ports(a=(1, 88), b=(1, 264)), ports(b=(1, 264), q=(1, 88)), {"a": "q", "b": "b"}, "by order"),
+        (ports(a=(1, 4)), ports(p=(4, 1)), {"a": "p"}, "by order"),
+    ],
+)
+def test_others_names_are_matched_as_shapes_and_datatypes_allow(ours: list[Port], theirs: list[Port], expected: dict[str, str], how: str) -> None:
+    found, told = pair(ours, theirs, {}, "outputs")
+    assert found == expected
+    assert how in told
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        # Two assignments fit, and not that by order.
+        (ports(a=(1, 264), b=(1, 88), c=(1, 88)), ports(p=(1, 88), q=(1, 88), r=(1, 264))),
+        (ports(a=(1, 2), b=(1, 3)), ports(p=(1, 3), q=(1, 4))),
+        (ports(a=(1, 2), b=(1, 3)), ports(p=(1, 3))),
+    ],
+)
+def test_what_cannot_be_matched_is_refused_with_what_to_do(ours: list[Port], theirs: list[Port]) -> None:
+    with pytest.raises(errors.InvalidOption, match=r"cannot be matched.*--name THERE=HERE.*'outputs'"):
+        pair(ours, theirs, {}, "outputs")
+    if len(theirs) == len(ours):
+        told = dict(zip((port.name for port in theirs), (port.name for port in ours), strict=True))
+        assert pair(ours, theirs, told, "outputs")[0] == {name: there for there, name in told.items()}

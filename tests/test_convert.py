@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import lite
 import numpy as np
 import pytest
 import zoo
@@ -16,7 +17,9 @@ from real.models import ROOT, features, package
 
 import nnrp
 from nnrp.compare import compare
-from nnrp.convert import WAYS, convert
+from nnrp.compare.candidate import choices
+from nnrp.compare.run import Plan
+from nnrp.convert import WAYS, compared, convert
 from nnrp.errors import AlreadyExists, FileNotFound, InvalidModel, InvalidOption, LoadFailed, NotOffered, RuntimeNotInstalled, UnknownOption
 
 MAGIKA = package("magika") / "models/standard_v3_3/model.onnx"
@@ -78,7 +81,17 @@ def test_tflite_becomes_ir(tmp_path: Path) -> None:
     assert (said["format"], said["to"]) == ("tflite", "ir")
     assert said["converter"].startswith("openvino ")
     results = {(one["model"], one["session"]["runtime"]): one["verdict"] for one in said["compare"]["results"]}
-    assert results == {("nmp.tflite", "openvino"): "reference", ("nmp.xml", "openvino"): "same"}
+    # OpenVINO, which made the result, is not left to judge it alone.
+    assert results == {("nmp.tflite", "litert"): "reference", ("nmp.tflite", "openvino"): "within", ("nmp.xml", "openvino"): "within"}
+
+
+def test_a_result_that_nobody_else_can_judge_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = convert(lite.scale(tmp_path / "net.tflite", [-1, 4], {"serve": 2.0}), "ir")
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    report = compared(made, lambda files, runtimes: Plan(files, tuple(choices(runtimes)), ("strict",), random=1, seconds=0.0, shapes={"x": [2, 4]})).report
+    assert report is not None
+    assert [result.verdict for result in report.results] == ["reference", "same"]
+    assert any("nobody else judges it: no runtime but openvino" in note for note in report.notes)
 
 
 def test_the_command_ends_as_compare_does(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ class Options(TypedDict, total=False):
         seed: of the random cases.
         shapes: input → its shape, where the model leaves it open.
         ranges: input → the least and the largest of its random values.
-        names: name of an input or output in another file → its name in the reference's; default: by name, else by order.
+        names: name of an input or output in another file → its name in the reference's; default: by name, else as shapes and datatypes tell,
+            else by order.
         tolerance: largest error relative to the reference's largest element; for all outputs with fractions, or by name ("" for all).
         reference: a candidate's name, label, runtime or file; default: the first.
         seconds: how long each candidate's latency is measured; default 2.

@@ -19,7 +19,7 @@ from .cases import Cases
 from .child import Child, Lost
 from .difference import Tally, datatype_of
 from .report import Failure, Latency, Report, Result
-from .signature import Signature, pair, read
+from .signature import Port, Signature, pair, read
 
 MOST_RUNS = 2_000
 Progress = Callable[[str, float], object]
@@ -131,15 +131,14 @@ def _cases(plan: Plan, signature: Signature | None, others: Sequence[Signature])
         return Cases((), {"kind": "none"}, "no cases: the reference's model could not be read")
     if plan.inputs is not None:
         return made.from_files(plan.inputs, signature.inputs)
-    wanted = [port.name for port in signature.inputs]
     twins = []
     for other in others:
         try:
-            known, _ = pair(wanted, [port.name for port in other.inputs], plan.names, "inputs")
+            known, _ = pair(signature.inputs, other.inputs, plan.names, "inputs")
         except NnrpError:
             continue  # Its row will say so.
         ports = {port.name: port for port in other.inputs}
-        twins.append([ports[known[name]] for name in wanted])
+        twins.append([ports[known[port.name]] for port in signature.inputs])
     return invent.random(plan.random, plan.seed, signature.inputs, twins, plan.shapes, plan.ranges)
 
 
@@ -176,7 +175,7 @@ def _requests(there: Signature | None, wanted: Signature | None, cases: Cases, n
     """The cases under a candidate's own names, in its own datatypes."""
     if there is None or wanted is None or not cases.cases:
         raise InvalidOption("expected cases, and the reference's model could not be read, so there are none")
-    known, note = pair([port.name for port in wanted.inputs], [port.name for port in there.inputs], names, "inputs")
+    known, note = pair(wanted.inputs, there.inputs, names, "inputs")
     datatypes = {port.name: port.datatype for port in there.inputs}
     requests = []
     for case in cases.cases:
@@ -195,11 +194,14 @@ def _judge(answers: _Answers, reference: _Answers, plan: Plan, cases: Cases, wan
         message = f"nothing to measure against: the reference {reference.result.name} failed; choose another with reference"
         return replace(result, failure=Failure("comparing", "NO_REFERENCE", message))
     try:
-        names = [port.name for port in wanted.outputs]
-        ours, note = pair(names, [port.name for port in answers.signature.outputs], plan.names, "outputs")
-        theirs, _ = pair(names, [port.name for port in (reference.signature or wanted).outputs], plan.names, "outputs")
+        known = (reference.signature or wanted).outputs
+        theirs, _ = pair(wanted.outputs, known, plan.names, "outputs")
+        tensors = {port.name: port.tensor for port in known}
+        # Of the shapes that a signature leaves open the answers tell more.
+        expected = [_answered(port, reference.outputs[0][theirs[port.name]], tensors[theirs[port.name]]) for port in wanted.outputs]
+        ours, note = pair(expected, [_answered(port, answers.outputs[0][port.name]) for port in answers.signature.outputs], plan.names, "outputs")
         differences = []
-        for name in names:
+        for name in (port.name for port in wanted.outputs):
             tally = Tally(name)
             for case, left, right in zip(cases.cases, reference.outputs, answers.outputs, strict=True):
                 tally.add(case.name, left[theirs[name]], right[ours[name]])
@@ -210,6 +212,11 @@ def _judge(answers: _Answers, reference: _Answers, plan: Plan, cases: Cases, wan
     empty = [one.output for one in differences if not one.elements]
     told = [note] * bool(note) + [f"nothing was compared: no elements in {', '.join(empty)}"] * bool(empty)
     return replace(result, differences=tuple(differences), notes=(*result.notes, *told))
+
+
+def _answered(port: Port, value: Any, tensor: str = "") -> Port:
+    """An output as it was answered."""
+    return replace(port, datatype=datatype_of(value), shape=tuple(int(size) for size in value.shape), tensor=port.tensor or tensor)
 
 
 def _without_refusals(results: Sequence[Result]) -> tuple[list[Result], list[str]]:

@@ -34,6 +34,8 @@ __all__ = ["WAYS", "Converted", "Way", "compared", "convert"]
 StrPath = str | PathLike[str]
 #: Longest text of a converter that an error repeats.
 _TEXT = 600
+#: How many seconds a runtime gets to show that it loads the source.
+_TRY_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,8 @@ def compared(made: Converted, plan: Callable[[tuple[Path, ...], str], Plan], run
     Args:
         made: what was converted.
         plan: makes the plan of the comparison from both files, and from runtimes with commas.
-        runtimes: what runs them; default: the first that reads each.
+        runtimes: what runs them; default: for each that of its format, or another that reads it; but the source by another than the result, where they are
+            of two formats and another runs it. Where none does, the report's notes say so.
         progress: is told what happens and the share that is done.
 
     Raises:
@@ -124,24 +127,51 @@ def compared(made: Converted, plan: Callable[[tuple[Path, ...], str], Plan], run
     """
     from nnrp.compare import carry_out
 
-    files = (made.source, made.files[0])
-    asked = plan(files, runtimes or ",".join(dict.fromkeys(_reader(made, _nnrp.format(file)) for file in files)))
+    files, note = (made.source, made.files[0]), ""
+    if not runtimes:
+        runtimes, note = _readers(made, *map(_nnrp.format, files))
+    asked = plan(files, runtimes)
     if not asked.tolerances:
         usual = way(made.format, made.to).tolerance
         asked = replace(asked, tolerances={"": usual} if usual else {})
-    return replace(made, report=carry_out(asked, progress))
+    report = carry_out(asked, progress)
+    return replace(made, report=replace(report, notes=(*report.notes, *[note] * bool(note))))
 
 
-def _reader(made: Converted, format: str) -> str:
-    """The first runtime that is installed and reads a format."""
+def _readers(made: Converted, source: str, result: str) -> tuple[str, str]:
+    """Name what runs the source and the result, with commas; and tell where the one that made the result is all that there is to judge it."""
     from nnrp.engine import Engine
 
-    found = next((told["name"] for told in Engine().runtimes() if told["version"] and format in told["formats"]), None)
-    if found is None:
+    installed = Engine().runtimes()
+    readers, target = _reading(made, source, installed), _reading(made, result, installed)[0]
+    if source == result:
+        return target, ""
+    judge = next((name for name in readers if name != target and _runs(made.source, name)), None)
+    if judge is not None or target not in readers:
+        return f"{judge or readers[0]},{target}", ""
+    return target, f"nobody else judges it: no runtime but {target} that is installed runs the {source} that the result was made of"
+
+
+def _reading(made: Converted, format: str, installed: list[dict[str, Any]]) -> list[str]:
+    """The runtimes that are installed and read a format, that of the format first."""
+    own = dict(_nnrp.OWN_RUNTIMES).get(format)
+    found = sorted((told["name"] for told in installed if told["version"] and format in told["formats"]), key=lambda name: name != own)
+    if not found:
         message = f"written to '{made.files[0]}' and not compared: no runtime that is installed reads {format}; install one, name --runtimes, or --no-compare"
         raise NoRuntime(message, format=format)
-    name: str = found
-    return name
+    return found
+
+
+def _runs(file: Path, runtime: str) -> bool:
+    """Whether a runtime loads a file, in a process that it may take with it."""
+    from nnrp.compare.child import Child, Lost
+
+    try:
+        with Child(_TRY_S) as child:
+            child.ask({"load": {"path": str(file), "runtime": runtime}})
+    except (NnrpError, Lost):
+        return False
+    return True
 
 
 def _checked(taken: Way, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,9 @@ class Interpreters:
         quantized = {name: told for name, one in {**inputs, **outputs}.items() if (told := _quantization(one))}
         self.settings: dict[str, Any] = {"precision": "strict", "threads": threads, "signature": signature, "stateful": self.exclusive}
         self.settings |= {"quantization": quantized} if quantized else {}
+        # What others call them who do not look at signatures.
+        renamed = {name: one["name"] for name, one in {**inputs, **outputs}.items() if one["name"] != name}
+        self.settings |= {"tensors": renamed} if renamed else {}
         runner = partial(_runner, signature=signature, graph=graph, inputs=inputs, outputs=outputs)
         is_open = any(-1 in (shape or ()) for _, _, shape in self.inputs)
         self._idle = [runner(first)] if _allocated(first, is_open) else []
