@@ -15,6 +15,7 @@ import zoo
 from test_archives import zipped
 from test_isolation import children, kill, load, load_into, patiently, process, within_a_minute
 from test_python_signals import interrupted
+from test_sources_digest import with_weights
 
 import nnrp
 from nnrp.errors import NnrpError, RuntimeCrashed
@@ -91,7 +92,12 @@ def test_each_end_and_restart_is_an_event() -> None:
 
 
 def described(folder: Path, kind: str, model: bytes) -> str:
-    """A model whose digest is said: a file, an archive, or a folder."""
+    """A model whose digest is said: a file, an archive, a folder, or a file with weights beside it."""
+    if kind == "weights":
+        files = folder / "net.bin", with_weights(folder / "net.onnx")
+        listed = "".join(f"{servers.sha256(file.read_bytes())}  {file.name}\n" for file in files).encode()
+        (folder / "model.toml").write_text(f'path = "net.onnx"\nsha256 = "{servers.sha256(listed)}"\n')
+        return str(folder / "model.toml")
     if kind == "folder":
         (folder / "net" / "1").mkdir(parents=True)
         (folder / "net" / "1" / "model.onnx").write_bytes(model)
@@ -104,7 +110,7 @@ def described(folder: Path, kind: str, model: bytes) -> str:
     return str(folder / "model.toml")
 
 
-@pytest.mark.parametrize("kind", ["file", "archive", "folder"])
+@pytest.mark.parametrize("kind", ["file", "archive", "folder", "weights"])
 def test_a_process_that_is_started_again_loads_what_has_the_digest_that_was_said_and_nothing_else(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,14 +118,14 @@ def test_a_process_that_is_started_again_loads_what_has_the_digest_that_was_said
     model, another = (zoo.scale(tmp_path / "made", factor).read_bytes() for factor in (2.0, 3.0))
     engine = nnrp.Engine()
     loaded = engine.load(described(tmp_path, kind, model), isolation="process")
-    (place,) = tmp_path.rglob("*.onnx")
-    events = engine.events(timeout=60)
-    (tmp_path / "aside").write_bytes(another)
+    (place,) = tmp_path.rglob("net.bin" if kind == "weights" else "*.onnx")
+    events, was = engine.events(timeout=60), place.read_bytes()
+    (tmp_path / "aside").write_bytes(np.float32(3).tobytes() if kind == "weights" else another)
     (tmp_path / "aside").replace(place)
     kill(loaded)
     assert next(events)["exit"] == "SIGKILL"
     assert "expected sha256" in next(events)["exit"]
     with pytest.raises(RuntimeCrashed):
         loaded(X)
-    place.write_bytes(model)
+    place.write_bytes(was)
     assert np.array_equal(patiently(lambda: loaded(X))["y"], 2 * X)

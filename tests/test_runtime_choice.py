@@ -154,21 +154,38 @@ def test_serve_takes_a_wish_on_the_command_line_and_in_the_call(double_file: Pat
 LISTED = str([["devices", "formats", "name", "options", "version"], *[["devices", "error", "formats", "name", "options", "version"]] * 3])
 
 
+BEADS = (
+    "class Beads:\n"
+    "    name = 'beads'\n"
+    "    def info(self): return {'version': '7', 'formats': ['beads']}\n"
+    "    def load(self, spec):\n"
+    "        import types\n"
+    "        tensor = [('x', 'FP32', [1])]\n"
+    "        return types.SimpleNamespace(inputs=tensor, outputs=tensor, run=lambda inputs, outputs, control: inputs)\n"
+    "broken = 5\n"
+    "class Raises(Beads):\n"
+    "    name = 'raises'\n"
+    "    def info(self):\n"
+    "        raise OSError('no such library')\n"
+)
+PROGRAM = """
+import sys
+import numpy as np
+import nnrp
+from nnrp.runtimes import entry
+model = nnrp.load("model.beads", name="m", runtime="beads")
+print(model(np.float32([5]))["x"], model.session.version, "nowhere_to_be_found" in sys.modules)
+print([sorted(told) for told in nnrp.Engine().runtimes() if told["name"] in ("beads", "imports", "leaves", "raises")])
+for name in ("imports", "other", "broken", "leaves", "raises"):
+    try:
+        nnrp.load("model.beads", name="m", runtime=name)
+    except nnrp.NnrpError as error:
+        print(error.reason)
+"""
+
+
 def test_runtimes_of_installed_packages_are_found_by_name(tmp_path: Path) -> None:
-    (tmp_path / "beads.py").write_text(
-        "class Beads:\n"
-        "    name = 'beads'\n"
-        "    def info(self): return {'version': '7', 'formats': ['beads']}\n"
-        "    def load(self, spec):\n"
-        "        import types\n"
-        "        tensor = [('x', 'FP32', [1])]\n"
-        "        return types.SimpleNamespace(inputs=tensor, outputs=tensor, run=lambda inputs, outputs, control: inputs)\n"
-        "broken = 5\n"
-        "class Raises(Beads):\n"
-        "    name = 'raises'\n"
-        "    def info(self):\n"
-        "        raise OSError('no such library')\n"
-    )
+    (tmp_path / "beads.py").write_text(BEADS)
     package = tmp_path / "beads-1.dist-info"
     package.mkdir()
     (package / "METADATA").write_text("Metadata-Version: 2.1\nName: beads\nVersion: 1\n")
@@ -183,22 +200,8 @@ def test_runtimes_of_installed_packages_are_found_by_name(tmp_path: Path) -> Non
     (package / "entry_points.txt").write_text("[nnrp.runtimes]\n" + "\n".join(points) + "\n")
     (tmp_path / "leaves.py").write_text("raise SystemExit(5)\n")
     (tmp_path / "model.beads").write_bytes(b"beads!")
-    program = """
-import sys
-import numpy as np
-import nnrp
-from nnrp.runtimes import entry
-model = nnrp.load("model.beads", name="m", runtime="beads")
-print(model(np.float32([5]))["x"], model.session.version, "nowhere_to_be_found" in sys.modules)
-print([sorted(told) for told in nnrp.Engine().runtimes() if told["name"] in ("beads", "imports", "leaves", "raises")])
-for name in ("imports", "other", "broken", "leaves", "raises"):
-    try:
-        nnrp.load("model.beads", name="m", runtime=name)
-    except nnrp.NnrpError as error:
-        print(error.reason)
-"""
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False, env={"PYTHONPATH": str(tmp_path)}
+        [sys.executable, "-c", PROGRAM], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=False, env={"PYTHONPATH": str(tmp_path)}
     )
     assert done.stdout.splitlines() == ["[5.] 7 False", LISTED, "RUNTIME_NOT_INSTALLED", *["LOAD_FAILED"] * 4], done.stderr
     assert {"callable", "reference", "remote"} <= set(entry.names())

@@ -139,14 +139,14 @@ class Engine(_nnrp.Engine):
 
     def load_source(self, source: Source, **said: Any) -> Model:
         """Load what `nnrp.repository.find` found; what is said here wins over what its description says."""
-        from nnrp.repository import description
+        from nnrp.repository import description, parts
 
         spec = {"name": source.name, "version": source.version, "path": str(source.path), **source.said}
         spec |= {key: value for key, value in said.items() if value is not None}
         description.check_options(spec.get("options"))
         if spec.get("isolation") == "process":
             # A process that ends loads the file anew, whatever it is by then.
-            spec["digests"] = {**source.digests}
+            spec["digests"] = parts.each(source.digests)
         spec["runtime"] = wanted = _names(spec.get("runtime"), spec["path"])
         own = None if wanted else _nnrp.own_runtime(spec["path"])
         self._bring([own] if own else wanted if isinstance(wanted, list) else [])

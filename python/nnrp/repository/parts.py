@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from nnrp import _nnrp
-from nnrp.errors import NnrpError
+from nnrp.errors import InvalidModel, NnrpError
 
 from . import cache
 
@@ -45,13 +44,34 @@ def _beside(path: Path, told: dict[str, object]) -> Iterator[Path]:
         yield from sorted(path.parent.glob(f"{glob.escape(found[1])}-?????-of-{found[2]}.gguf"))
 
 
-def digest(path: Path) -> tuple[str, list[str]]:
-    """Give a model's digest, and the files that it is of besides its own.
+def digest(path: Path) -> tuple[str, dict[str, str]]:
+    """Give a model's digest, and that of each file that it is of, by its name from the model's folder.
 
-    Where there are some it is that of the lines ``DIGEST  NAME`` of all, in the order of their names, as a folder's is (`cache.digest`).
+    Where there are several it is that of the lines ``DIGEST  NAME`` of all, in the order of their names, as a folder's is (`cache.digest`).
     """
     if not (others := beside(path)):
-        return cache.digest(path), []
+        whole = cache.digest(path)
+        return whole, {path.name: whole}
+    import hashlib  # as in `cache`
+
     names = {Path(os.path.relpath(file, path.parent)).as_posix(): file for file in (path, *others)}
-    lines = "".join(f"{cache.digest(names[name])}  {name}\n" for name in sorted(names))
-    return hashlib.sha256(lines.encode()).hexdigest(), [name for name in names if names[name] != path]
+    each = {name: cache.digest(names[name]) for name in sorted(names)}
+    return hashlib.sha256("".join(f"{one}  {name}\n" for name, one in each.items()).encode()).hexdigest(), each
+
+
+def each(said: Mapping[str, str]) -> dict[str, str]:
+    """Give the digest of each file or folder by its path, where that of a model of several files is said.
+
+    Raises:
+        InvalidModel: it is another by now.
+    """
+    found: dict[str, str] = {}
+    for path, expected in said.items():
+        if not beside(Path(path)):
+            found[path] = expected
+            continue
+        got, files = digest(Path(path))
+        if got != expected:
+            raise InvalidModel(f"source: expected sha256 {expected}, got {got}", expected=expected, got=got)
+        found |= {str(Path(path).parent / name): one for name, one in files.items()}
+    return found

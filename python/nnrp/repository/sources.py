@@ -178,10 +178,10 @@ def local(path: Path, sha256: str = "") -> Path:
     if not path.exists():
         raise FileNotFound(f"no file or folder '{path}'")
     packed = path.is_file() and archive.is_one(path)
-    got, beside = (cache.digest(path), []) if packed else parts.digest(path) if sha256 else ("", [])
+    got, each = (cache.digest(path), dict[str, str]()) if packed else parts.digest(path) if sha256 else ("", {})
     if sha256 and got != sha256:
-        names = ", ".join(f"'{name[:96]}'" for name in beside[:8])
-        of = f", of '{path.name}' and {names}, of which the model is" if beside else ""
+        names = ", ".join(f"'{name[:96]}'" for name in list(each)[:8] if name != path.name)
+        of = f", of '{path.name}' and {names}, of which the model is" if names else ""
         raise InvalidModel(f"source: expected sha256 {sha256}, got {got}{of}", expected=sha256, got=got)
     if not packed:
         return path
