@@ -17,7 +17,7 @@ import pytest
 from abacus import Abacus, Raises, Session, X, engine_of, gives, model_of
 
 import nnrp
-from nnrp.errors import InvalidOption, LoadFailed, UnknownOption
+from nnrp.errors import AlreadyExists, InvalidOption, LoadFailed, UnknownOption
 from nnrp.runtimes import Control, ModelSpec
 
 # What a run gives
@@ -204,6 +204,20 @@ def test_a_runtimes_name_is_one_that_a_description_can_say() -> None:
         runtime.name = name  # type: ignore[assignment]
         with pytest.raises(InvalidOption):
             nnrp.Engine().add_runtime(runtime)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "tract", "callable"])
+def test_no_runtime_takes_the_name_of_one_that_comes_with_the_package(name: str) -> None:
+    runtime = Abacus()
+    runtime.name = name
+    with pytest.raises(AlreadyExists, match=f"'{name}' is that of a runtime that comes with NNRP"):
+        nnrp.Engine().add_runtime(runtime)
+
+
+@pytest.mark.parametrize("shape", [[1.5], ["n"], 3, [None, "1"]])
+def test_a_shape_that_is_none_is_refused_at_the_load(shape: Any) -> None:
+    with pytest.raises(LoadFailed, match=r"expected \(name, datatype, shape\)"):
+        model_of(gives(X), inputs=[("x", "FP32", shape)])
 
 
 def test_a_session_is_closed_once_nobody_has_it() -> None:

@@ -92,6 +92,26 @@ def test_an_async_function_is_cancelled_at_its_deadline() -> None:
         assert cancelled.wait(30)
 
 
+def test_an_async_function_that_cancels_itself_is_its_own_failure() -> None:
+    async def gives_up(x: Any) -> Any:
+        raise asyncio.CancelledError
+
+    for model in in_every_form(gives_up, **LINE):
+        with pytest.raises(RunFailed, match="the function cancelled itself"):
+            model.infer({"x": np.float32([1])}, timeout=60)
+
+
+def test_an_async_function_that_stops_its_loop_stops_no_run() -> None:
+    async def stops(x: Any) -> Any:
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return {"y": x + 1}
+
+    for model in in_every_form(stops, **LINE):
+        for _ in range(3):
+            assert model.infer({"x": np.float32([1])}, timeout=60)["y"].tolist() == [2]
+
+
 def test_an_async_function_that_calls_its_own_model_is_told_so() -> None:
     model: nnrp.Model
 

@@ -33,7 +33,7 @@ TROUBLE: Mapping[str, tuple[Any, str]] = {
 
 
 RAISED: Mapping[str, tuple[BaseException, str, type[nnrp.NnrpError]]] = {
-    "value": (ValueError("one is\nnot two"), "runtime abacus: ValueError: one is\nnot two", RunFailed),
+    "value": (ValueError("one is\nnot two"), "runtime abacus: ValueError: one is not two", RunFailed),
     "nothing_to_say": (KeyError(), "runtime abacus: KeyError", RunFailed),
     "path": (FileNotFoundError(2, "No such file or directory", "/srv/secret/weights.bin"), "FileNotFoundError: No such file", RunFailed),
     "path_in_text": (RuntimeError("cannot open /srv/secret/weights.bin"), "cannot open …", RunFailed),
@@ -42,6 +42,10 @@ RAISED: Mapping[str, tuple[BaseException, str, type[nnrp.NnrpError]]] = {
     "stop": (GeneratorExit(), "GeneratorExit", RunFailed),
     "our_defect": (nnrp.errors.Bug("not mine"), "runtime abacus: Bug: not mine", RunFailed),
     "typed": (QueueFull("come again", beads=5), "come again", QueueFull),
+    "of_a_code_alone": (nnrp.NotFound("no such bead"), "no such bead", nnrp.NotFound),
+    "of_two_codes": (nnrp.NotFound("no such bead", reason="RUN_FAILED"), "no such bead", nnrp.NotFound),
+    "failure": (nnrp.RuntimeFailure("worn out"), "worn out", RunFailed),
+    "colours": (ValueError("\x1b[31mred\x1b[0m\r\u202eback"), "ValueError:  [31mred [0m back", RunFailed),
 }
 
 FORMS = ["here", "rest", "grpc"]
@@ -82,6 +86,7 @@ def test_what_a_run_raises_is_told_without_traceback_or_path(troubled: Any, form
         troubled[form](f"raises_{case}")(X)
     told = f"{raised.value.message} {raised.value.details}"
     assert says in raised.value.message
+    assert (raised.value.reason == "UNSPECIFIED") is (kind is nnrp.NotFound)
     assert "/srv" not in told
     assert ".py" not in told
     assert "Traceback" not in told

@@ -84,8 +84,8 @@ def test_errors_have_their_python_classes() -> None:
             yield from below(child)
 
     kinds = [kind for kind in below(errors.NnrpError) if kind.__module__ == errors.__name__]
-    codes = {kind.code: kind for kind in kinds if not kind.reason}
-    reasons = {kind.reason: kind for kind in kinds if kind.reason}
+    codes = {kind.code: kind for kind in kinds if kind.reason == errors.NnrpError.reason}
+    reasons = {kind.reason: kind for kind in kinds if kind.reason != errors.NnrpError.reason}
     assert {code: kind.__name__ for code, kind in codes.items()} == {code: row["python"] for code, row in rows["codes"].items()}
     assert {code: kind.retryable for code, kind in codes.items()} == {code: row["retryable"] for code, row in rows["codes"].items()}
     assert {reason: kind.code for reason, kind in reasons.items()} == {reason: row["code"] for reason, row in rows["reasons"].items()}

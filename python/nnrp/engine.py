@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
 from nnrp import _nnrp, runtimes
-from nnrp.errors import InvalidModel, InvalidOption, NoRuntime, NotOffered, RuntimeNotInstalled, WrongState
+from nnrp.errors import AlreadyExists, InvalidModel, InvalidOption, NoRuntime, NotOffered, RuntimeNotInstalled, WrongState
 from nnrp.model import Model, Parameters, TensorLike
 
 if TYPE_CHECKING:
@@ -174,8 +174,16 @@ class Engine(_nnrp.Engine):
         return self._load(description)
 
     def add_runtime(self, runtime: Runtime) -> None:
-        """Load also with this runtime from now on, after those that are there; one of the same name is replaced."""
+        """Load also with this runtime from now on, after those that are there; one of the same name that was added before is replaced.
+
+        Raises:
+            AlreadyExists: the name is that of a runtime that comes with this package.
+        """
+        from nnrp.runtimes import entry
+
         _name_is_good(runtime.name)
+        if entry.is_taken(runtime):
+            raise AlreadyExists(f"runtime name: '{runtime.name}' is that of a runtime that comes with NNRP; expected another", runtime=runtime.name)
         _ending.add(self)
         attach = getattr(runtime, "attach", None)
         if attach is not None:

@@ -36,7 +36,7 @@ class NnrpError(Exception):
 
     Attributes:
         code: the kind, as on the wire: `INVALID_ARGUMENT`.
-        reason: what exactly, as on the wire: `SHAPE_MISMATCH`.
+        reason: what exactly, as on the wire: `SHAPE_MISMATCH`; `UNSPECIFIED` where nobody said more than the code.
         message: the sentence for people.
         details: fields for machines.
         retryable: whether the same request may succeed later, unchanged.
@@ -44,7 +44,7 @@ class NnrpError(Exception):
     """
 
     code: str = "INTERNAL"
-    reason: str = ""
+    reason: str = "UNSPECIFIED"
     retryable: bool = False
 
     def __init__(self, message: str = "", /, *, reason: str | None = None, **details: Any) -> None:
@@ -378,6 +378,11 @@ def _tree(root: type[NnrpError]) -> dict[str, type[NnrpError]]:
 
 
 _CLASSES = _tree(NnrpError)
+
+
+def agrees(reason: str, code: str) -> bool:
+    """Tell whether a reason may go with a code; one that is not in the table may with any."""
+    return _CLASSES[reason].code == code if reason in _CLASSES else reason != NnrpError.reason
 
 
 def from_core(code: str, reason: str, message: str, details: str, request_id: str | None = None) -> NnrpError:

@@ -44,7 +44,10 @@ def failure(error: NnrpError) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": error.message, "code": error.code, "reason": error.reason, "details": error.details}), file=sys.stderr)
     else:
-        print(f"nnrp: {error.message} ({error.code}, {error.reason})", file=sys.stderr)
+        from nnrp.runtimes.package import plain
+
+        # A server's or a plug-in's text may be anything.
+        print(plain(f"nnrp: {error.message} ({error.code}, {error.reason})"), file=sys.stderr)
 
 
 def stop_at_once() -> None:

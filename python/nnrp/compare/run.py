@@ -162,7 +162,7 @@ def _ask(one: Candidate, plan: Plan, cases: Cases, wanted: Signature | None, pro
             progress(f"{one.name}: {stage}", 0.7)
             timed = child.ask({"time": {"seconds": plan.seconds, "most": MOST_RUNS}})[0]["timed"]
     except NnrpError as error:
-        return replace(told, result=replace(told.result, failure=Failure(stage, error.reason or error.code, error.message)))
+        return replace(told, result=replace(told.result, failure=Failure(stage, error.reason, error.message)))
     except Lost as lost:
         return replace(told, result=replace(told.result, failure=Failure(stage, "LOST", lost.how, lost.log)))
     latency = Latency(tuple(taken / 1e6 for taken in timed["latencies_ns"]))
@@ -208,7 +208,7 @@ def _judge(answers: _Answers, reference: _Answers, plan: Plan, cases: Cases, wan
             limit = tolerance.of(name, tally.datatypes, (result.precision, reference.result.precision), plan.tolerances)
             differences.append(tally.result(limit, datatype_of(answers.outputs[0][ours[name]])))
     except NnrpError as error:
-        return replace(result, failure=Failure("comparing", error.reason or error.code, error.message))
+        return replace(result, failure=Failure("comparing", error.reason, error.message))
     empty = [one.output for one in differences if not one.elements]
     told = [note] * bool(note) + [f"nothing was compared: no elements in {', '.join(empty)}"] * bool(empty)
     return replace(result, differences=tuple(differences), notes=(*result.notes, *told))

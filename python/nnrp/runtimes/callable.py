@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import Any, TypeAlias
 
-from nnrp.errors import ClientCancelled, InvalidModel, InvalidOption, NotOffered, WrongState
+from nnrp.errors import ClientCancelled, InvalidModel, InvalidOption, NotOffered, RunFailed, WrongState
 from nnrp.runtimes.contract import Control, ModelSpec, Session, Streaming, on_cpu
 
 Declared: TypeAlias = Mapping[str, tuple[str, Sequence[int] | None]]
@@ -166,8 +166,14 @@ class Looped(Described):
         super().__init__(function, {"exclusive": False} | dict(options))
         self.workers = options.get("workers", ASYNC_WORKERS)
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="nnrp-callable", daemon=True)
+        self._closed = False
+        self._thread = threading.Thread(target=self._go, name="nnrp-callable", daemon=True)
         self._thread.start()
+
+    def _go(self) -> None:
+        # A function that stops the loop stops no other run, and not its own.
+        while not self._closed:
+            self._loop.run_forever()
 
     def _finish(self, work: Coroutine[Any, Any, Any], control: Control) -> Any:
         if threading.get_ident() == self._thread.ident:
@@ -176,6 +182,7 @@ class Looped(Described):
         return finish(work, self._loop, control)
 
     def close(self) -> None:
+        self._closed = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.get_ident() != self._thread.ident:
             self._thread.join()
@@ -228,7 +235,9 @@ def finish(work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, cont
                 if control.stopped:
                     future.cancel()
     except CancelledError as error:
-        raise ClientCancelled("callable: the run was cancelled") from error
+        if control.stopped:
+            raise ClientCancelled("callable: the run was cancelled") from error
+        raise RunFailed("callable: the function cancelled itself") from error
 
 
 def _takes_names(function: Function[..., Any], names: list[str]) -> bool:

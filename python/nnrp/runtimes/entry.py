@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from nnrp.errors import LoadFailed, NnrpError, RuntimeNotInstalled
@@ -15,6 +15,27 @@ if TYPE_CHECKING:
 GROUP = "nnrp.runtimes"
 #: Longest text of a package that an error repeats.
 TEXT_LIMIT = 2048
+
+
+#: Who brings the runtimes that are documented here; nobody else's takes the name of one.
+_OURS = "nnrp"
+
+
+def is_taken(runtime: Runtime) -> bool:
+    """Whether the name is that of another runtime, which comes with this package."""
+    from nnrp.runtimes import _PACKAGES
+
+    entry = _entry(runtime.name)
+    known = runtime.name in _PACKAGES or (entry is not None and _is_ours(entry))
+    return known and type(runtime).__module__.partition(".")[0] != _OURS
+
+
+def _entry(name: str) -> EntryPoint | None:
+    return min(entry_points(group=GROUP, name=name), key=lambda entry: not _is_ours(entry), default=None)
+
+
+def _is_ours(entry: EntryPoint) -> bool:
+    return entry.dist is not None and entry.dist.name == _OURS
 
 
 def names() -> list[str]:
@@ -32,7 +53,7 @@ def make(name: str) -> Runtime | None:
         RuntimeNotInstalled: something that it imports is not installed.
         LoadFailed: it is no runtime of that name, or whatever else was raised meanwhile.
     """
-    entry = next(iter(entry_points(group=GROUP, name=name)), None)
+    entry = _entry(name)
     if entry is None:
         return None
     try:

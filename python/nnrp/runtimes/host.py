@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import operator
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -11,7 +12,7 @@ from os import PathLike
 from typing import Any
 
 from nnrp import _nnrp
-from nnrp.errors import DeviceNotFound, InvalidModel, LoadFailed, NnrpError, NotOffered
+from nnrp.errors import DeviceNotFound, InvalidModel, LoadFailed, NnrpError, NotOffered, agrees
 from nnrp.runtimes.contract import Control, ModelSpec
 from nnrp.runtimes.package import without_paths
 
@@ -145,7 +146,7 @@ def _check_honoured(runtime: str, spec: ModelSpec, told: dict[str, Any]) -> None
 def _tensor(runtime: str, spec: Any) -> dict[str, Any]:
     try:
         name, datatype, shape, *optional = spec
-        shape = None if shape is None else [-1 if dim is None else int(dim) for dim in shape]
+        shape = None if shape is None else [-1 if dim is None else operator.index(dim) for dim in shape]
         return {"name": name, "datatype": datatype, "shape": shape, "optional": bool(optional and optional[0])}
     except (TypeError, ValueError) as error:
         message = f"runtime {runtime}: what it tells of its session: expected (name, datatype, shape), got {spec!r:.96}"
@@ -174,7 +175,8 @@ def fault(runtime: str, reason: str, error: BaseException) -> tuple[str, bool]:
     # A defect of ours is not a runtime's to tell.
     if isinstance(error, NnrpError) and error.code != "INTERNAL":
         details = {key: without_paths(value, len(value)) if isinstance(value, str) else value for key, value in error.details.items()}
-        told = {"code": error.code, "reason": error.reason or reason, "message": without_paths(error.message, TEXT_LIMIT), "details": details}
+        why = next((one for one in (error.reason, reason) if agrees(one, error.code)), NnrpError.reason)
+        told = {"code": error.code, "reason": why, "message": without_paths(error.message, TEXT_LIMIT), "details": details}
     else:
         kind, text = type(error).__name__, without_paths(error, TEXT_LIMIT)
         message = f"runtime {runtime}: {kind}" + (f": {text}" if text else "")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nnrp.errors import DeviceNotFound, InvalidModel, InvalidOption, LoadFailed, NotOffered, RunFailed
+from nnrp.errors import DeviceNotFound, InvalidModel, InvalidOption, LoadFailed, NnrpError, NotOffered, RunFailed
 from nnrp.runtimes import declared, package
 from nnrp.runtimes.contract import Control, ModelSpec
 from nnrp.runtimes.cores import Agreed, option
@@ -163,6 +163,9 @@ class Function:
             if len(answers) != len(self.outputs):
                 raise RunFailed(f"runtime iree: expected {len(self.outputs)} outputs, got {len(answers)}", runtime="iree")
             return {name: _owned(value, datatype) for (name, datatype, _), value in zip(self.outputs, answers, strict=True) if name in outputs}
+        except NnrpError:
+            # It is a RuntimeError too, and says who speaks.
+            raise
         except (ValueError, RuntimeError, TypeError) as error:
             raise RunFailed(f"runtime iree: {package.said(error)}", runtime="iree") from error
 

@@ -13,6 +13,8 @@ from nnrp.errors import LoadFailed, RuntimeNotInstalled
 
 #: A path of a file or folder; a source in Python also without one.
 _PATH = re.compile(r"""(?:(?<![\w.])~?/|(?<!\w)[A-Za-z]:[\\/])[^\s'"`()<>\[\]{},;|]*|(?<![\w/])[\w.-]+(?:/[\w.-]+)*\.py\b""")
+#: What moves a terminal's cursor, ends a line of a log or turns a text around.
+_UNSEEN = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028-\\u202e\\u2066-\\u2069]+")
 #: Where in its sources a library in C++ failed: a file and a line.
 _PLACE = re.compile(r"[\w./+-]+\.(?:cc|c|cpp|cxx|cu|h|hpp):\d*:? ?")
 
@@ -58,12 +60,17 @@ def missing(runtime: str) -> RuntimeNotInstalled:
 def said(error: BaseException | str, path: str = "") -> str:
     """What a library says in one line, without the model's path and the places in its sources."""
     text = str(error)
-    text = " ".join(_PLACE.sub("", text.replace(path, "…") if path else text).split())
+    text = " ".join(plain(_PLACE.sub("", text.replace(path, "…") if path else text)).split())
     return text[:512] or type(error).__name__
 
 
 def without_paths(error: BaseException | str, most: int) -> str:
     """What an error says, without the paths in it, cut to a length."""
     told = (error.strerror or "") if isinstance(error, OSError) and error.strerror else str(error)
-    text = _PATH.sub("…", told)
+    text = _PATH.sub("…", plain(told))
     return text[:most] + "…" * (len(text) > most)
+
+
+def plain(text: str) -> str:
+    """Give a text on one line, without what a terminal or a log would take for more than text."""
+    return _UNSEEN.sub(" ", text)

@@ -105,7 +105,7 @@ def refused(reasons: Sequence[str], call: Callable[[], Any]) -> NnrpError:
 
 def typed(error: NnrpError) -> None:
     """Refuse an error that is our defect, or that tells a path or a traceback."""
-    if error.code == "INTERNAL" or not error.reason:
+    if error.code == "INTERNAL":
         raise Failed("a typed error", told(error))
     if _PATH.search(f"{error.message} {error.details}"):
         raise Failed("an error without paths and tracebacks", told(error))
