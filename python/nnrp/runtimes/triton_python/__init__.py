@@ -86,7 +86,7 @@ class TritonPython:
 def _check(file: Path, allowed: bool) -> None:
     """Refuse what is no program, and one that came from elsewhere and that nobody here has allowed."""
     if file.suffix != ".py" or not file.is_file():
-        raise InvalidModel(f"model file: expected a file in Python, such as model.py, got '{file.name:.96}'", runtime=NAME)
+        raise InvalidModel(f"model file: expected a file in Python, with the ending .py, got '{file.name:.96}'", runtime=NAME)
     if not allowed and cache.around(file):
         message = "a model in Python that was fetched, or unpacked from an archive, runs whatever its maker wrote: expected the option allow_code at the call"
         raise InvalidOption(f"model file: {message}", runtime=NAME, path="options.allow_code", expected=True, got=False)
