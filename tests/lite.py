@@ -28,18 +28,19 @@ TYPES = {
     "BYTES": "STRING",
 }
 #: The operations that need options of their own.
-_OPTIONS = {"MUL": "MulOptions", "ADD": "AddOptions", "GATHER": "GatherOptions", "FULLY_CONNECTED": "FullyConnectedOptions"}
+_OPTIONS = {"MUL": "MulOptions", "ADD": "AddOptions", "SUB": "SubOptions", "GATHER": "GatherOptions", "FULLY_CONNECTED": "FullyConnectedOptions"}
 _STEPS, _WIDTH, _ROWS = 60, 512, 16_000
 
 
 @dataclass
 class Value:
-    """A tensor: its datatype and shape, None for any; or its constant elements."""
+    """A tensor: its datatype and shape, None for any; or its constant elements. With a scale, real = scale * stored."""
 
     name: str
     datatype: str = "FP32"
     shape: Sequence[int] | None = ()
     elements: Any = None
+    scale: float | None = None
 
     def pack(self, buffers: list[Any]) -> Any:
         tensor, shape = schema.TensorT(), self.shape
@@ -49,16 +50,21 @@ class Value:
             buffers[-1].data = np.frombuffer(np.ascontiguousarray(self.elements).tobytes(), np.uint8)
             tensor.buffer = len(buffers) - 1
         tensor.name, tensor.type, tensor.hasRank = self.name, getattr(schema.TensorType, TYPES[self.datatype]), shape is not None
-        tensor.shape = [max(1, dim) for dim in shape or ()]
+        tensor.shape = [0 if dim == 0 else max(1, dim) for dim in shape or ()]
         tensor.shapeSignature = list(shape) if shape and -1 in shape else None
+        if self.scale is not None:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale, tensor.quantization.zeroPoint = [self.scale], [0]
         return tensor
 
 
 Step = tuple[str, Sequence[int], Sequence[int]]
 
 
-def save(path: Path, graphs: dict[str, tuple[list[Value], list[Step]]], signed: bool = True) -> Path:
-    """Write graphs, each of its tensors and its operations over them, with a signature each: ``x`` goes in, ``y`` comes out."""
+def save(
+    path: Path, graphs: dict[str, tuple[list[Value], list[Step]]], signed: bool = True, takes: Sequence[str] = ("x",), gives: Sequence[str] = ("y",)
+) -> Path:
+    """Write graphs, each of its tensors and its operations over them, with a signature each, which lists what it takes and gives from the last to the first."""
     model, buffers = schema.ModelT(), [schema.BufferT()]
     kinds = sorted({kind for _, steps in graphs.values() for kind, _, _ in steps})
     model.version, model.buffers, model.operatorCodes = 3, buffers, [_code(kind) for kind in kinds]
@@ -66,9 +72,9 @@ def save(path: Path, graphs: dict[str, tuple[list[Value], list[Step]]], signed: 
     for index, (key, (values, steps)) in enumerate(graphs.items()):
         graph, names = schema.SubGraphT(), [value.name for value in values]
         graph.tensors, graph.operators = [value.pack(buffers) for value in values], [_operator(kinds, step) for step in steps]
-        graph.inputs, graph.outputs = [names.index("x")], [names.index("y")]
+        graph.inputs, graph.outputs = [names.index(name) for name in takes], [names.index(name) for name in gives]
         model.subgraphs.append(graph)
-        model.signatureDefs += [_signature(key, index, graph)] if signed else []
+        model.signatureDefs += [_signature(key, index, graph, takes, gives)] if signed else []
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(builder.Output())
@@ -92,13 +98,19 @@ def _operator(kinds: list[str], step: Step) -> Any:
     return operator
 
 
-def _signature(key: str, index: int, graph: Any) -> Any:
+def _signature(key: str, index: int, graph: Any, takes: Sequence[str], gives: Sequence[str]) -> Any:
     signature = schema.SignatureDefT()
     signature.signatureKey, signature.subgraphIndex = key, index
-    signature.inputs, signature.outputs = [schema.TensorMapT()], [schema.TensorMapT()]
-    for named, name, place in ((signature.inputs, "x", graph.inputs[0]), (signature.outputs, "y", graph.outputs[0])):
-        named[0].name, named[0].tensorIndex = name, place
+    signature.inputs, signature.outputs = (
+        [_named(*one) for one in reversed([*zip(*side, strict=True)])] for side in ((takes, graph.inputs), (gives, graph.outputs))
+    )
     return signature
+
+
+def _named(name: str, place: int) -> Any:
+    named = schema.TensorMapT()
+    named.name, named.tensorIndex = name, place
+    return named
 
 
 def scale(path: Path, shape: Sequence[int], factors: dict[str, float], signed: bool = True) -> Path:

@@ -3,6 +3,7 @@ mod alive;
 mod engine;
 mod error;
 mod model;
+mod native;
 mod own;
 mod remote;
 mod runtime;
@@ -26,6 +27,8 @@ mod _nnrp {
     use super::engine::Engine;
     #[pymodule_export]
     use super::model::Model;
+    #[pymodule_export]
+    use super::native::compile_litert;
     #[pymodule_export]
     use super::own::forked;
     #[pymodule_export]

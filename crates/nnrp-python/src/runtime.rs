@@ -1,5 +1,6 @@
 //! Runtimes written in Python: what crosses once a batch. What happens once a model, `nnrp.runtimes.host` does.
 use crate::alive;
+use crate::native;
 use crate::tensor::present;
 use crate::view::{memory, references, view};
 use nnrp_core::parameters::to_json;
@@ -99,10 +100,15 @@ impl Runtime for PyRuntime {
         with_python(self.name, Reason::LoadFailed, |py| {
             let (verbs, run, idle, told, workers): (Py<PyAny>, Py<PyAny>, Py<PyAny>, String, Option<usize>) =
                 host(py, "load", (&self.runtime, spec))?.extract()?;
-            let info = match SessionInfo::from_json(self.name, Threads::Own, &told) {
+            let native = native::take(run.bind(py));
+            let threads = if native.is_some() { Threads::Any } else { Threads::Own };
+            let info = match SessionInfo::from_json(self.name, threads, &told) {
                 Ok(info) => info,
                 Err(error) => return verbs.call_method0(py, "close").map(|_| Err(error)),
             };
+            if let Some(native) = native {
+                return Ok(native.session(info, workers.unwrap_or(1)));
+            }
             let names = |specs: &[TensorSpec]| specs.iter().map(|spec| PyString::intern(py, &spec.name).unbind()).collect::<Vec<_>>();
             let (inputs, outputs) = (names(&info.signature.inputs), names(&info.signature.outputs));
             let all = PyTuple::new(py, &outputs)?.unbind();

@@ -4,8 +4,10 @@
 
 pub mod c;
 mod digest;
+mod foreign;
 mod format;
 pub mod isolated;
+pub mod litert;
 pub mod onnx;
 pub mod onnxruntime;
 pub mod openvino;

@@ -1,20 +1,24 @@
-"""The runtime ``litert``: TensorFlow Lite models by LiteRT's interpreter."""
+"""The runtime ``litert``: TensorFlow Lite models by LiteRT's C library where their shapes are fixed, or else by its interpreter."""
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from nnrp import _nnrp
 from nnrp.errors import InvalidModel, InvalidOption, LoadFailed, NnrpError, NotOffered, RunFailed, RuntimeNotInstalled
 from nnrp.runtimes.contract import Control, ModelSpec, on_cpu
 from nnrp.runtimes.cores import MOST_THREADS, cores
 
+LOG = logging.getLogger("nnrp.runtimes")
 #: Takes arrays by name and the names of the outputs wanted, and gives these.
 Run: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
 
@@ -36,6 +40,16 @@ DATATYPES = {
 }
 #: The operations that read what an earlier run left.
 STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "HASHTABLE", "CALL_ONCE")
+#: The operations that run another graph, or that each library may have its own of.
+OTHERS = ("WHILE", "IF", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "CUSTOM")
+#: The versions whose C functions are known, from the first to before the second: what they take changes, and the library has no call that tells its version.
+KNOWN = ((2, 3), (2, 4))
+#: The C library, where pip put it; those of other systems have other names, and were not tried.
+LIBRARY = "libLiteRt.so"
+#: Most dimensions of a tensor of the C library.
+MOST_DIMENSIONS = 8
+#: Most bytes of all inputs and outputs of a model that is tried at its load.
+MOST_BYTES = 64 << 20
 #: Bytes from which on an input is written where the interpreter has it: what it sets by itself it copies twice, because inputs are read-only.
 LARGE = 4096
 #: Where in LiteRT's sources something went wrong.
@@ -58,11 +72,16 @@ class LiteRt:
                 "description": "threads of each run; the default is the physical cores",
             },
             "signature": {"type": "string", "description": "which of the file's signatures to run; needed where it has several"},
+            "api": {
+                "enum": ["auto", "interpreter"],
+                "default": "auto",
+                "description": "auto: the C library where it answers as the interpreter; interpreter: never the C library",
+            },
         }
         schema = {"type": "object", "properties": properties, "additionalProperties": False}
         return {"version": _litert().__version__, "formats": self.formats, "devices": ["cpu"], "options": schema}
 
-    def load(self, spec: ModelSpec) -> Interpreters:
+    def load(self, spec: ModelSpec) -> Interpreters | Compiled:
         on_cpu(self.name, spec)
         _litert()
         from ai_edge_litert.interpreter import Interpreter
@@ -73,7 +92,8 @@ class LiteRt:
         try:
             first = make()
             name = _signature(list(first.get_signature_list()), spec.options.get("signature"))
-            return Interpreters(first, make, name, threads)
+            session = Interpreters(first, make, name, threads)
+            return (_compiled(session, make.keywords) if spec.options.get("api", "auto") == "auto" else None) or session
         except NnrpError:
             raise
         except ValueError as error:
@@ -113,13 +133,13 @@ class Interpreters:
 
     def __init__(self, first: Any, make: partial[Any], signature: str | None, threads: int) -> None:
         inputs, outputs = _details(first, signature)
-        graph, ranked, self.exclusive = _facts(make.keywords["model_content"], signature)
+        graph, ranked, self.exclusive, self.plain = _facts(make.keywords["model_content"], signature)
         self.inputs = [_spec(name, one, ranked) for name, one in inputs.items()]
         self.outputs = [_spec(name, one, ranked) for name, one in outputs.items()]
         # Together no more than twice the threads that there are cores.
         self.workers = 1 if self.exclusive else max(2, 2 * cores() // threads)
         quantized = {name: told for name, one in {**inputs, **outputs}.items() if (told := _quantization(one))}
-        self.settings: dict[str, Any] = {"precision": "strict", "threads": threads, "signature": signature, "stateful": self.exclusive}
+        self.settings: dict[str, Any] = {"precision": "strict", "threads": threads, "signature": signature, "stateful": self.exclusive, "api": "interpreter"}
         self.settings |= {"quantization": quantized} if quantized else {}
         # What others call them who do not look at signatures.
         renamed = {name: one["name"] for name, one in {**inputs, **outputs}.items() if one["name"] != name}
@@ -131,6 +151,79 @@ class Interpreters:
 
     def close(self) -> None:
         self._idle.clear()
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A model that the C library runs, without Python."""
+
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    workers: int
+    settings: Mapping[str, Any]
+    run: object
+    """What the engine takes the runs from; nothing that Python can call."""
+
+    exclusive = cancellable = False
+
+
+def _compiled(session: Interpreters, made: Mapping[str, Any]) -> Compiled | None:
+    """The same by the C library, where its version is known and it gives, bit by bit, what the interpreter gives: it would give garbage, and not say so,
+    where a run decides what an output's shape is, and where an output is an input.
+    """
+    library = _library()
+    if library is None or session.exclusive or not session.plain or not _fixed([*session.inputs, *session.outputs]):
+        return None
+    names = [name for name, _, _ in session.outputs]
+    try:
+        inputs = _example(session)
+        answer = session.run(inputs, names, Control())
+        # A signature's runner gives a mapping, the others a list, or the one array.
+        listed = [answer[name] for name in names] if isinstance(answer, Mapping) else answer if isinstance(answer, list) else [answer]
+        outputs = list(zip(names, listed, strict=True))
+        run = _nnrp.compile_litert(library, made["model_content"], session.settings["signature"], made["num_threads"], list(inputs.items()), outputs)
+    except NnrpError as error:
+        LOG.info("litert: the interpreter runs this model: %s", error.message)
+        return None
+    session.close()
+    return Compiled(session.inputs, session.outputs, session.workers, {**session.settings, "api": "c"}, run)
+
+
+def _library() -> Path | None:
+    package = _litert()
+    version = tuple(int(part) for part in re.findall(r"\d+", package.__version__)[:2])
+    library = Path(package.__file__).parent / LIBRARY
+    return library if KNOWN[0] <= version < KNOWN[1] and library.is_file() else None
+
+
+def _fixed(tensors: Sequence[tuple[str, str, list[int] | None]]) -> bool:
+    """Whether all are of a fixed size, and small enough to be tried."""
+    byte_size = 0
+    for _, datatype, shape in tensors:
+        if datatype == "BYTES" or shape is None or len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0:
+            return False
+        byte_size += math.prod(shape) * _numpy(datatype).itemsize
+    return byte_size <= MOST_BYTES
+
+
+def _numpy(datatype: str) -> np.dtype[Any]:
+    return np.dtype(next(theirs for theirs, ours in DATATYPES.items() if ours == datatype))
+
+
+def _example(session: Interpreters) -> dict[str, Any]:
+    """Inputs that tell models apart, and are no wrong index of anything: noise where there are fractions or a scale, or else zeros."""
+    random = np.random.default_rng(0)
+    found: dict[str, Any] = {}
+    scaled = session.settings.get("quantization", {})
+    for name, datatype, dims in session.inputs:
+        kind, shape = _numpy(datatype), tuple(dims or ())
+        if kind.kind == "f":
+            found[name] = np.asarray(random.standard_normal(shape, np.float32), kind)
+        elif name in scaled and kind.kind in "iu":
+            found[name] = np.asarray(random.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True), kind)
+        else:
+            found[name] = np.zeros(shape, kind)
+    return found
 
 
 def _allocated(first: Any, is_open: bool) -> bool:
@@ -229,8 +322,10 @@ def _putter(interpreter: Any, details: Mapping[str, Any]) -> Callable[[Any], Any
     return put_large
 
 
-def _facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool]:
-    """Read from the file what the interpreter does not tell: the signature's graph, its tensors that have a rank, and whether a run remembers the last."""
+def _facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, bool]:
+    """Read from the file what the interpreter does not tell: the signature's graph, its tensors that have a rank, whether a run remembers the last, and
+    whether all of its operations are of one graph and of everybody's.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(content)
@@ -240,9 +335,10 @@ def _facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool]:
     tensors = [[graph.Tensors(index) for index in range(graph.TensorsLength())] for graph in graphs]
     ranked = {index for index, tensor in enumerate(tensors[main]) if tensor.HasRank() or tensor.ShapeLength()}
     codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
-    state = {getattr(schema.BuiltinOperator, name) for name in STATE}
-    keeps = any(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) in state for code in codes)
-    return main, ranked, keeps or any(tensor.IsVariable() for graph in tensors for tensor in graph)
+    found = {max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes}
+    state, others = ({getattr(schema.BuiltinOperator, name) for name in some} for some in (STATE, OTHERS))
+    keeps = bool(found & state) or any(tensor.IsVariable() for graph in tensors for tensor in graph)
+    return main, ranked, keeps, not found & others
 
 
 def _spec(name: str, details: Mapping[str, Any], ranked: set[int]) -> tuple[str, str, list[int] | None]:

@@ -1,6 +1,7 @@
 //! The C library: opened once, with the one core of the process.
 use super::failure::Failure;
 use super::table::{Core, Functions, RawDevices, RawVersion, Status};
+pub(super) use crate::foreign::Owned;
 use crate::package::{Package, physical_cores};
 use nnrp_core::{NnrpError, Result};
 use parking_lot::Mutex;
@@ -88,7 +89,7 @@ impl Library {
     ) -> std::result::Result<Owned<T>, Failure> {
         let mut made = null_mut();
         self.check(make(&mut made))?;
-        NonNull::new(made).map(|ptr| Owned { ptr, free }).ok_or_else(Failure::nothing)
+        NonNull::new(made).map(|ptr| Owned::of(ptr, free)).ok_or_else(Failure::nothing)
     }
 
     /// A text that a function makes through its last argument.
@@ -147,32 +148,6 @@ fn version_of(functions: &Functions) -> Option<String> {
 fn will_do(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     matches!((numbers.next(), numbers.next()), (Some(Ok(year)), Some(Ok(release))) if (year, release) >= (2025, 1))
-}
-
-/// Something that the library made; freed at the end.
-pub(super) struct Owned<T> {
-    ptr: NonNull<T>,
-    free: unsafe extern "C" fn(*mut T),
-}
-
-// SAFETY: the library's objects may be used and freed on any thread; who uses one on several at once is said where it is done.
-unsafe impl<T> Send for Owned<T> {}
-// SAFETY: as above: through a shared reference only the pointer can be had.
-unsafe impl<T> Sync for Owned<T> {}
-
-impl<T> Owned<T> {
-    #[inline]
-    pub(super) fn ptr(&self) -> *mut T {
-        self.ptr.as_ptr()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    #[inline]
-    fn drop(&mut self) {
-        // SAFETY: made by the library, freed once.
-        unsafe { (self.free)(self.ptr.as_ptr()) }
-    }
 }
 
 #[cfg(test)]

@@ -1,16 +1,9 @@
 //! The functions of OpenVINO's C library, as its header declares them; only those that are called here.
+use crate::foreign::{functions, opaque};
 use std::ffi::{c_char, c_void};
 
 /// What every function that can fail returns; 0 is OK.
 pub(super) type Status = i32;
-
-macro_rules! opaque {
-    ($($(#[$about:meta])* $name:ident;)*) => {
-        $($(#[$about])*
-        #[repr(C)]
-        pub(super) struct $name([u8; 0]);)*
-    };
-}
 
 opaque! {
     /// `ov_core_t`
@@ -63,24 +56,6 @@ pub(super) struct RawVersion {
 pub(super) struct RawDevices {
     pub(super) names: *mut *mut c_char,
     pub(super) count: usize,
-}
-
-macro_rules! functions {
-    ($($name:ident($($argument:ty),* $(; $dots:tt)?) $(-> $result:ty)?;)*) => {
-        /// Pointers into the library, valid as long as it is open.
-        pub(super) struct Functions { $(pub(super) $name: unsafe extern "C" fn($($argument),* $(, $dots)?) $(-> $result)?,)* }
-
-        impl Functions {
-            /// `None` when one is missing: another library, or a version that is too old.
-            ///
-            /// # Safety
-            /// The library is OpenVINO's C library, and stays open as long as the functions are called.
-            pub(super) unsafe fn of(library: &libloading::Library) -> Option<Functions> {
-                // SAFETY: the types are those of the C header, which only ever gained functions since 2025.1.
-                unsafe { Some(Functions { $($name: *library.get(concat!(stringify!($name), "\0").as_bytes()).ok()?,)* }) }
-            }
-        }
-    };
 }
 
 functions! {
