@@ -6,6 +6,7 @@ The model is magika (Apache-2.0), which tells what a file is from its bytes, str
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import statistics
@@ -71,7 +72,8 @@ def main() -> int:
         if not wrong:
             _next_steps(model, server, keep)
         if keep:
-            server.wait()
+            with contextlib.suppress(KeyboardInterrupt):
+                server.wait()
     return 1 if wrong else 0
 
 

@@ -186,11 +186,24 @@ def test_a_client_tells_what_the_server_is(server: nnrp.Server, form: str) -> No
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://a:1", "http://", "127.0.0.1:8000", "http://a:1/v1/models/x", "http://a:1/v2/models/x/versions", "http://user@a:1", "http://a:99999"]
+    "url",
+    ["ftp://a:1", "http://", "127.0.0.1:8000", "http://a:1/v1/models/x", "http://a:1/v2/models/x/versions", "http://user@a:1", "http://a:99999", "http://[::1"],
 )
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(errors.InvalidOption):
         nnrp.connect(url, "m")
+
+
+@pytest.mark.parametrize("path", ["", "/v1"])
+def test_a_password_in_a_url_is_not_repeated(path: str) -> None:
+    with pytest.raises(errors.InvalidOption, match="//…@a:1") as raised:
+        nnrp.connect(f"http://user:secret@a:1{path}", "m")
+    assert "secret" not in f"{raised.value} {raised.value.details}"
+
+
+def test_a_host_that_nobody_knows_is_told_as_that() -> None:
+    with pytest.raises(errors.ConnectionFailed, match="no address is known for the host"):
+        nnrp.connect("http://nowhere.invalid:1", "m")
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc"])

@@ -8,7 +8,7 @@ import pytest
 from zoo import identity
 
 import nnrp
-from nnrp.errors import InvalidModel, InvalidOption, ModelExists, NotFound
+from nnrp.errors import FileNotFound, InvalidModel, InvalidOption, ModelExists, NnrpError, NotFound
 from nnrp.repository import find, load
 
 
@@ -48,6 +48,17 @@ def test_one_name_for_several_models_is_refused(tmp_path: Path) -> None:
     for place, name in ((f"other={tmp_path}", None), (tmp_path, "other")):
         with pytest.raises(InvalidOption, match=r"name 'other': expected one model in '.*', got 2"):
             find(place, name)
+
+
+def test_a_versions_model_by_another_name_is_told(tmp_path: Path) -> None:
+    identity(tmp_path / "good" / "1" / "model.onnx")
+    identity(tmp_path / "typo" / "1" / "modell.onnx")
+    (tmp_path / "empty" / "1").mkdir(parents=True)
+    with pytest.raises(FileNotFound, match=r"'typo/1': expected a version's model to be called 'model\.onnx', got 'modell\.onnx'"):
+        find(tmp_path)
+    told: list[NnrpError] = []
+    assert [source.name for source in find(tmp_path, refused=told.append)] == ["good"]
+    assert [error.details["model"] for error in told] == ["typo"]
 
 
 def test_several_paths_are_loaded_and_an_error_says_which(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -91,7 +92,12 @@ def connect(url: str, model: str | None = None, version: str | None = None) -> M
 
 
 def _split(url: str) -> tuple[str, str | None, str | None]:
-    parts = urlsplit(url)
+    expected = "expected http://host:port or grpc://host:port, and at most /v2/models/NAME/versions/VERSION"
+    shown = re.sub(r"//.*@", "//…@", url)[:96]
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidOption(f"url: {expected}, got '{shown}'") from error
     server = f"{parts.scheme}://{parts.netloc}"
     match [unquote(part) for part in parts.path.split("/") if part]:
         case []:
@@ -100,7 +106,7 @@ def _split(url: str) -> tuple[str, str | None, str | None]:
             return server, name, None
         case ["v2", "models", name, "versions", version]:
             return server, name, version
-    raise InvalidOption(f"url: expected http://host:port or grpc://host:port, and at most /v2/models/NAME/versions/VERSION, got '{url[:96]}'")
+    raise InvalidOption(f"url: {expected}, got '{shown}'")
 
 
 def _only(client: Client) -> str:

@@ -309,11 +309,21 @@ def _versions(folder: Path, name: str, said: Mapping[str, Any]) -> Iterator[Sour
         own = description.read(version / description.FILE)
         where = description.place(own, version) if version.name.isdigit() else None
         if where is None and not files:
+            _refuse_misnamed(folder, version)
             continue
         told = own.get("version", said.get("version", version.name))
         if told != version.name:
             raise InvalidOption(f"{description.FILE}: version: expected '{version.name}', as its folder, got '{told:.96}'", path="version")
         yield _one(where, {**said, **own}, name, version.name) if where else Source(name, version.name, files[0], {**said, **own})
+
+
+def _refuse_misnamed(folder: Path, version: Path) -> None:
+    """A version's model by another name than `model` is a slip that would otherwise be served by nobody, and missed by somebody."""
+    for file in sorted(version.iterdir()):
+        if file.suffix in SUFFIXES and file.is_file():
+            named = f"model{file.suffix}"
+            message = f"'{folder.name}/{version.name}': expected a version's model to be called '{named}', got '{file.name:.96}': rename it, or name it in {description.FILE}"
+            raise FileNotFound(message, expected=named, got=file.name[:96])
 
 
 def _files(folder: Path) -> list[Path]:

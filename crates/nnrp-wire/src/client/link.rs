@@ -77,7 +77,10 @@ async fn connect<F: Form>(form: &F, endpoint: &Endpoint) -> Result<F::Link> {
     let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect((endpoint.host.as_str(), endpoint.port)))
         .await
         .map_err(|_| endpoint.failed(format_args!("no connection within {} s", CONNECT_TIMEOUT.as_secs())))?
-        .map_err(|error| endpoint.failed(format_args!("no connection: {}", error.kind())))?;
+        .map_err(|error| match error.raw_os_error() {
+            None => endpoint.failed("no connection: no address is known for the host"),
+            Some(_) => endpoint.failed(format_args!("no connection: {}", error.kind())),
+        })?;
     let _ = stream.set_nodelay(true);
     form.greet(stream).await
 }

@@ -10,6 +10,7 @@ use caller::Caller;
 use nnrp_core::stop::Look;
 use nnrp_core::{Answers, Code, NnrpError, Reason, Request, Response, Result};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use tokio::sync::mpsc;
@@ -124,7 +125,7 @@ impl Client {
     /// `INVALID_OPTION`: not such a URL.
     pub fn connect(url: &str) -> Result<Client> {
         let invalid = |why: &str| {
-            let got = nnrp_core::error::excerpt(url);
+            let got = nnrp_core::error::excerpt(&without_credentials(url));
             NnrpError::new(Reason::InvalidOption, format!("url: expected http://host:port or grpc://host:port, got '{got}' ({why})")).with("got", got)
         };
         let uri: ::http::Uri = url.parse().map_err(|_| invalid("not a URL"))?;
@@ -233,4 +234,11 @@ impl Client {
     pub fn ask_looking(&self, question: Question, look: Look<'_>) -> Result<Value> {
         either!(self, caller => caller.ask(question, look))
     }
+}
+
+/// A URL with what stands before its host left out: it may be a password.
+fn without_credentials(url: &str) -> Cow<'_, str> {
+    let Some((before, host)) = url.rsplit_once('@') else { return url.into() };
+    let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
+    format!("{scheme}…@{host}").into()
 }
