@@ -321,8 +321,8 @@ def _refuse_misnamed(folder: Path, version: Path) -> None:
     """A version's model by another name than `model` is a slip that would otherwise be served by nobody, and missed by somebody."""
     for file in sorted(version.iterdir()):
         if file.suffix in SUFFIXES and file.is_file():
-            named = f"model{file.suffix}"
-            message = f"'{folder.name}/{version.name}': expected a version's model to be called '{named}', got '{file.name:.96}': rename it, or name it in {description.FILE}"
+            where, named = f"{folder.name}/{version.name}", f"model{file.suffix}"
+            message = f"'{where}': expected a version's model to be called '{named}', got '{file.name:.96}': rename it, or name it in {description.FILE}"
             raise FileNotFound(message, expected=named, got=file.name[:96])
 
 
