@@ -75,7 +75,9 @@ impl Datatype {
     pub fn parse(name: &str, input: &str) -> Result<Datatype> {
         Datatype::from_name(name).ok_or_else(|| {
             let (input, got) = (crate::error::excerpt(input), crate::error::excerpt(name));
-            NnrpError::new(Reason::UnknownDatatype, format!("input '{input}': unknown datatype '{got}'")).with("input", input).with("got", got)
+            let known: Vec<&str> = Datatype::ALL.iter().map(|datatype| datatype.name()).collect();
+            let error = NnrpError::new(Reason::UnknownDatatype, format!("input '{input}': unknown datatype '{got}'"));
+            error.with("input", input).with("expected", known).with("got", got)
         })
     }
 
@@ -99,16 +101,22 @@ impl Datatype {
     }
 }
 
-/// The number of elements of a shape; `None` when a dimension is negative or the product overflows.
+/// The number of elements of a shape; `None` when a dimension is negative or the product overflows, also that of the dimensions beside one of 0: runtimes and
+/// arrays multiply them in any order.
 pub fn element_count(shape: &[i64]) -> Option<usize> {
-    // Zeros first: [0, 2^62, 2^62] is empty, not an overflow.
-    if shape.iter().any(|&dim| dim < 0) {
-        return None;
+    let mut product = 1usize;
+    let mut empty = false;
+    for &dim in shape {
+        empty |= dim == 0;
+        product = product.checked_mul(usize::try_from(dim).ok()?.max(1))?;
     }
-    if shape.contains(&0) {
-        return Some(0);
-    }
-    shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(usize::try_from(dim).ok()?)).filter(|&count| count <= isize::MAX as usize / 8)
+    (product <= isize::MAX as usize / 8).then_some(if empty { 0 } else { product })
+}
+
+/// What a shape should have been that has no number of elements.
+#[cold]
+pub fn expected_shape(shape: &[i64]) -> &'static str {
+    if shape.iter().any(|&dim| dim < 0) { "dimensions from 0" } else { "fewer than 2^60 elements, also beside a dimension of 0" }
 }
 
 /// The bytes of a tensor, row-major and little-endian, or BYTES elements as 4-byte length and content.
@@ -290,7 +298,10 @@ mod tests {
         assert_eq!(element_count(&[1 << 40, 1 << 40]), None);
         assert_eq!(element_count(&[i64::MAX]), None);
         assert_eq!(element_count(&[-1]), None);
-        assert_eq!(element_count(&[0, i64::MAX, i64::MAX]), Some(0));
+        for shape in [[0, 1 << 62, 1 << 62], [1 << 62, 0, 1 << 62], [1 << 62, 1 << 62, 0], [1, i64::MAX, 0], [0, -1, 1]] {
+            assert_eq!(element_count(&shape), None, "{shape:?}");
+        }
+        assert_eq!(element_count(&[1 << 30, 0, 1 << 29]), Some(0));
         assert_eq!(element_count(&[]), Some(1));
     }
 

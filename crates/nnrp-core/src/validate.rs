@@ -5,7 +5,7 @@ use crate::model::{Signature, TensorSpec};
 use crate::overrides::Range;
 use crate::runtime::Control;
 use crate::symbols::Ties;
-use crate::tensor::{AlignedBuf, Data, Datatype, Tensor, bytes_elements, element_count};
+use crate::tensor::{AlignedBuf, Data, Datatype, Tensor, bytes_elements, element_count, expected_shape};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 use std::time::Instant;
@@ -118,8 +118,9 @@ fn check(what: &'static str, spec: &TensorSpec, tensor: &Tensor<'_>) -> Result<(
         return Err(NnrpError::new(Reason::DatatypeMismatch, message).with(what, &*spec.name).with("expected", expected).with("got", got));
     }
     let Some(count) = element_count(&tensor.shape) else {
-        let message = format!("{what} '{}': shape {:?} has a negative dimension or too many elements", spec.name, tensor.shape.as_slice());
-        return Err(NnrpError::new(Reason::InvalidShape, message).with(what, &*spec.name).with("got", tensor.shape.as_slice()));
+        let (expected, got) = (expected_shape(&tensor.shape), tensor.shape.as_slice());
+        let message = format!("{what} '{}': expected {expected}, got shape {got:?}", spec.name);
+        return Err(NnrpError::new(Reason::InvalidShape, message).with(what, &*spec.name).with("expected", expected).with("got", got));
     };
     if let Some(expected) = &spec.shape {
         let fits = expected.len() == tensor.shape.len() && expected.iter().zip(&tensor.shape).all(|(want, got)| *want == -1 || want == got);
@@ -186,6 +187,10 @@ fn check_bool(what: &'static str, spec: &TensorSpec, datatype: Datatype, bytes: 
 fn check_bytes_elements(what: &'static str, spec: &TensorSpec, bytes: &[u8], count: usize) -> Result<()> {
     let mut found = 0;
     for element in bytes_elements(bytes) {
+        if element.is_none() && found == count {
+            let message = format!("{what} '{}': expected {count} BYTES elements, got more bytes behind them", spec.name);
+            return Err(NnrpError::new(Reason::ByteSizeMismatch, message).with(what, &*spec.name).with("expected", count));
+        }
         if element.is_none() {
             let message = format!("{what} '{}': the length of BYTES element {found} runs past the end of its {} bytes", spec.name, bytes.len());
             return Err(NnrpError::new(Reason::ByteSizeMismatch, message).with(what, &*spec.name).with("index", found));
@@ -263,6 +268,7 @@ mod tests {
         assert_eq!(with(input("x", Datatype::Fp32, &[2, 1], &floats)), "SHAPE_MISMATCH");
         assert_eq!(with(input("x", Datatype::Fp32, &[-1, 2], &floats)), "INVALID_SHAPE");
         assert_eq!(with(input("x", Datatype::Fp32, &[1 << 62, 1 << 62], &floats)), "INVALID_SHAPE");
+        assert_eq!(with(input("x", Datatype::Fp32, &[1 << 62, 1 << 62, 0], &[])), "INVALID_SHAPE");
         assert_eq!(with(input("x", Datatype::Fp32, &[2, 2], &floats)), "BYTE_SIZE_MISMATCH");
         assert_eq!(with(input("z", Datatype::Fp32, &[1, 2], &floats)), "UNKNOWN_INPUT");
         assert_eq!(reason(smallvec![s(), s()], &[]), "DUPLICATE_INPUT");
@@ -271,6 +277,8 @@ mod tests {
         assert_eq!(reason(smallvec![s(), x()], &["y".into(), "y".into()]), "DUPLICATE_OUTPUT");
         assert_eq!(reason(smallvec![x(), input("s", Datatype::Bytes, &[2], &text)], &[]), "BYTE_SIZE_MISMATCH");
         assert_eq!(reason(smallvec![x(), input("s", Datatype::Bytes, &[1], &text[..4])], &[]), "BYTE_SIZE_MISMATCH");
+        let more = [&text[..], b"!"].concat();
+        assert_eq!(reason(smallvec![x(), input("s", Datatype::Bytes, &[1], &more)], &[]), "BYTE_SIZE_MISMATCH");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use jiter::{Jiter, JiterErrorType, JsonErrorType};
 use lexical_core::{FromLexicalWithOptions, ParseFloatOptions, ParseIntegerOptions, format::JSON};
 use nnrp_core::error::excerpt;
-use nnrp_core::tensor::{element_count, push_bytes_element, values_to_bytes};
+use nnrp_core::tensor::{element_count, expected_shape, push_bytes_element, values_to_bytes};
 use nnrp_core::{Datatype, NnrpError, Reason, Result};
 
 /// Whose data it is, for the errors.
@@ -25,6 +25,13 @@ impl Owner<'_> {
         let name = excerpt(self.name);
         NnrpError::new(reason, format!("{} '{name}': {message}", self.kind)).with(self.kind, name)
     }
+
+    /// The error of a shape that has no number of elements.
+    #[cold]
+    pub(crate) fn wrong_shape(self, shape: &[i64]) -> NnrpError {
+        let expected = expected_shape(shape);
+        self.error(Reason::InvalidShape, &format!("expected {expected}, got shape {shape:?}")).with("expected", expected).with("got", shape)
+    }
 }
 
 /// Reads the data at a place in JSON text; gives its bytes and where it ends.
@@ -35,8 +42,7 @@ impl Owner<'_> {
 /// The reason, the tensor's name and the index of the element that is wrong.
 pub(crate) fn read(text: &[u8], at: usize, owner: Owner<'_>, datatype: Datatype, shape: &[i64]) -> Result<(Bytes, usize)> {
     let Some(count) = element_count(shape) else {
-        let message = format!("shape {shape:?} has a negative dimension or too many elements");
-        return Err(owner.error(Reason::InvalidShape, &message).with("got", shape));
+        return Err(owner.wrong_shape(shape));
     };
     let frame = Frame { text, at, owner, datatype, shape, count };
     match datatype {

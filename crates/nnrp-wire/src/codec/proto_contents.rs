@@ -2,7 +2,7 @@
 use super::proto::messages::InferTensorContents;
 use bytes::Bytes;
 use nnrp_core::error::excerpt;
-use nnrp_core::tensor::{element_count, push_bytes_element, values_to_bytes};
+use nnrp_core::tensor::{element_count, expected_shape, push_bytes_element, values_to_bytes};
 use nnrp_core::{Datatype, NnrpError, Reason, Result};
 
 /// The field of InferTensorContents that carries a datatype; `None` where only raw bytes can.
@@ -91,7 +91,8 @@ impl Place<'_> {
 
     #[cold]
     fn invalid_shape(&self, shape: &[i64]) -> NnrpError {
-        self.error(Reason::InvalidShape, &format!("expected dimensions of 0 or more whose product is a size, got {shape:?}")).with("got", shape)
+        let expected = expected_shape(shape);
+        self.error(Reason::InvalidShape, &format!("expected {expected}, got shape {shape:?}")).with("expected", expected).with("got", shape)
     }
 
     #[cold]

@@ -74,7 +74,7 @@ pub fn decode_response(body: &Bytes, json_size: Option<usize>) -> Result<Respons
 fn check(owner: Owner<'_>, tensor: &Tensor<'_>) -> Result<()> {
     let (shape, bytes) = (tensor.shape.as_slice(), tensor.bytes());
     let Some(count) = element_count(shape) else {
-        return Err(owner.error(Reason::InvalidShape, &format!("shape {shape:?} has a negative dimension or too many elements")).with("got", shape));
+        return Err(owner.wrong_shape(shape));
     };
     let fits = match tensor.datatype {
         Datatype::Bytes => bytes_elements(bytes).try_fold(0usize, |found, element| element.map(|_| found + 1)) == Some(count),
