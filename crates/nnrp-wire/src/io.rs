@@ -3,6 +3,7 @@ mod framing;
 mod peer;
 
 use bytes::{Buf, Bytes};
+pub(crate) use framing::Fault;
 use framing::Framing;
 use peer::Peer;
 use std::future::Future;
@@ -142,10 +143,13 @@ pub(crate) struct Socket {
     rewritten: Option<Bytes>,
 }
 
+/// Makes other bytes of what the library answers by itself, and of what is known to be wrong.
+type Rewrite = fn(&[u8], Option<Box<Fault>>) -> Bytes;
+
 /// What a socket of HTTP/1.1 does beside reading and writing.
 struct Http1 {
     framing: Framing,
-    rewrite: fn(&[u8]) -> Bytes,
+    rewrite: Rewrite,
 }
 
 impl Socket {
@@ -157,7 +161,7 @@ impl Socket {
 
     /// Reads one request of HTTP/1.1 at a time, and gives what the library answers by itself other bytes, made from the first piece of its answer: it is not
     /// in the house's shape.
-    pub(crate) fn of_http1(self, rewrite: fn(&[u8]) -> Bytes) -> Self {
+    pub(crate) fn of_http1(self, rewrite: Rewrite) -> Self {
         Socket { http1: Some(Http1 { framing: Framing::START, rewrite }), ..self }
     }
 
@@ -167,8 +171,8 @@ impl Socket {
     }
 
     fn write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        if let Some(rewrite) = self.http1.as_ref().filter(|_| self.activity.phase() < BUSY).map(|http1| http1.rewrite) {
-            return self.write_other(cx, rewrite, bufs);
+        if self.http1.is_some() && self.activity.phase() < BUSY {
+            return self.write_other(cx, bufs);
         }
         let result = write_vectored(&mut self.stream, cx, bufs);
         self.answer.bound(cx, result)
@@ -176,9 +180,10 @@ impl Socket {
 
     /// Writes other bytes to their end, and then says that all was written.
     #[cold]
-    fn write_other(&mut self, cx: &mut Context<'_>, rewrite: fn(&[u8]) -> Bytes, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let other = self.rewritten.get_or_insert_with(|| rewrite(bufs.first().map_or(&[], |first| first)));
-        let result = poll_write_all(&mut self.stream, cx, other);
+    fn write_other(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Socket { http1, rewritten, stream, .. } = self;
+        let made = || http1.as_mut().map_or_else(Bytes::new, |http1| (http1.rewrite)(bufs.first().map_or(&[], |first| first), http1.framing.fault()));
+        let result = poll_write_all(stream, cx, rewritten.get_or_insert_with(made));
         ready!(self.answer.bound(cx, result))?;
         self.rewritten = None;
         // More of what could not be read may be on its way.

@@ -71,17 +71,9 @@ pub(crate) fn insert(headers: &mut HeaderMap, error: &NnrpError, request_id: &st
     if let Ok(value) = HeaderValue::try_from(escaped) {
         headers.insert(MESSAGE, value);
     }
-    if let Ok(value) = HeaderValue::try_from(BASE64.encode(details(error, message, Some(request_id)))) {
+    if let Ok(value) = HeaderValue::try_from(BASE64.encode(details(error, message, request_id))) {
         headers.insert(DETAILS, value);
     }
-}
-
-/// The same as tonic's services carry it.
-#[cold]
-pub(crate) fn tonic_status(error: &NnrpError) -> tonic::Status {
-    let message = told(error);
-    let details = details(error, message.clone(), None);
-    tonic::Status::with_details(tonic::Code::from_i32(error.code() as i32), message, details.into())
 }
 
 /// What people are told of an error.
@@ -96,7 +88,7 @@ pub(crate) fn told(error: &NnrpError) -> String {
     message
 }
 
-fn details(error: &NnrpError, message: String, request_id: Option<&str>) -> Vec<u8> {
+fn details(error: &NnrpError, message: String, request_id: &str) -> Vec<u8> {
     let mut metadata = BTreeMap::new();
     let mut room = if error.code() == Code::Internal { 0 } else { DETAIL_BYTES };
     for (key, value) in error.details() {
@@ -108,9 +100,7 @@ fn details(error: &NnrpError, message: String, request_id: Option<&str>) -> Vec<
     }
     metadata.insert(CODE.to_owned(), error.code().name().to_owned());
     metadata.insert(RETRYABLE.to_owned(), error.retryable().to_string());
-    if let Some(id) = request_id {
-        metadata.insert(REQUEST_ID.to_owned(), id.to_owned());
-    }
+    metadata.insert(REQUEST_ID.to_owned(), request_id.to_owned());
     let info = ErrorInfo { reason: error.reason().to_owned(), domain: DOMAIN.to_owned(), metadata };
     let detail = Any { type_url: ERROR_INFO.to_owned(), value: info.encode_to_vec() };
     RpcStatus { code: error.code() as i32, message, details: vec![detail] }.encode_to_vec()

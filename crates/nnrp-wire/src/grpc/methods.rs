@@ -1,5 +1,5 @@
 //! The methods of `inference.GRPCInferenceService` that this server offers.
-use super::Service;
+use super::{Service, health};
 use crate::codec::proto;
 use crate::codec::proto::messages as m;
 use crate::frame::grpc::{self, Parts};
@@ -11,12 +11,13 @@ use hyper::body::Incoming;
 use m::model_metadata_response::TensorMetadata;
 use m::repository_index_response::ModelIndex;
 use nnrp_core::model::Name;
-use nnrp_core::{Loaded, NnrpError, Reason, Result, TensorSpec};
+use nnrp_core::{Engine, Loaded, NnrpError, Reason, Result, TensorSpec};
 use prost::Message;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Most bytes of a message that carries no tensors.
-const SMALL: usize = 64 << 10;
+pub(super) const SMALL: usize = 64 << 10;
 
 /// A method.
 #[derive(Clone, Copy, PartialEq)]
@@ -28,6 +29,8 @@ pub(super) enum Method {
     ModelMetadata,
     ModelInfer,
     RepositoryIndex,
+    /// Of the service beside it, `grpc.health.v1.Health`.
+    Health,
 }
 
 impl Method {
@@ -57,12 +60,27 @@ pub(super) fn is_offered(name: &str) -> bool {
 /// Reads the request of a unary call and makes its answer.
 pub(super) async fn call(service: &Service, method: Method, request: Request<Incoming>) -> Result<Parts> {
     let received = Instant::now();
-    let (head, mut body) = request.into_parts();
-    let deadline = timeout::deadline(&head.headers, received)?;
-    let settings = &service.shared.settings;
-    let byte_size = if method == Method::ModelInfer { settings.max_body_bytes } else { settings.max_body_bytes.min(SMALL) };
     let engine = (method == Method::ModelInfer).then_some(&service.shared.engine);
     let _taken = engine.map(|_| service.shared.take()).transpose()?;
+    let (message, deadline) = receive(service, engine, request).await?;
+    match method {
+        Method::ModelInfer => infer(service, message, received, deadline).await,
+        Method::ServerLive => read(message).and_then(|m::ServerLiveRequest {}| grpc::frame(&m::ServerLiveResponse { live: true })),
+        Method::ServerReady => read(message).and_then(|m::ServerReadyRequest {}| grpc::frame(&m::ServerReadyResponse { ready: service.shared.ready() })),
+        Method::ServerMetadata => read(message).and_then(|m::ServerMetadataRequest {}| grpc::frame(&server_metadata())),
+        Method::ModelReady => grpc::frame(&model_ready(service, &read(message)?)?),
+        Method::ModelMetadata => grpc::frame(&model_metadata(service, &read(message)?)?),
+        Method::RepositoryIndex => grpc::frame(&repository_index(service, &read(message)?)?),
+        Method::Health => grpc::frame(&health::check(service, message)?),
+    }
+}
+
+/// Reads the one message of a call, and its deadline; one without an engine carries no tensors.
+pub(super) async fn receive(service: &Service, engine: Option<&Arc<Engine>>, request: Request<Incoming>) -> Result<(Bytes, Option<Instant>)> {
+    let (head, mut body) = request.into_parts();
+    let deadline = timeout::deadline(&head.headers, Instant::now())?;
+    let settings = &service.shared.settings;
+    let byte_size = if engine.is_some() { settings.max_body_bytes } else { settings.max_body_bytes.min(SMALL) };
     let bounds = grpc::Bounds { byte_size, pause: settings.read_timeout, raw_tag: 7, pool: &service.pool, engine };
     let mut trailers = None;
     let reading = grpc::read(&head.headers, &mut body, bounds, &mut trailers);
@@ -71,15 +89,7 @@ pub(super) async fn call(service: &Service, method: Method, request: Request<Inc
         Some(deadline) => tokio::time::timeout_at(deadline.into(), reading).await.unwrap_or_else(|_| Err(late())),
     }?;
     let message = message.ok_or_else(|| NnrpError::new(Reason::Malformed, "message: expected one, got none"))?;
-    match method {
-        Method::ModelInfer => infer(service, message, received, deadline).await,
-        Method::ServerLive => grpc::frame(&m::ServerLiveResponse { live: true }),
-        Method::ServerReady => grpc::frame(&m::ServerReadyResponse { ready: service.shared.ready() }),
-        Method::ServerMetadata => grpc::frame(&server_metadata()),
-        Method::ModelReady => grpc::frame(&model_ready(service, &read(message)?)?),
-        Method::ModelMetadata => grpc::frame(&model_metadata(service, &read(message)?)?),
-        Method::RepositoryIndex => grpc::frame(&repository_index(service, &read(message)?)?),
-    }
+    Ok((message, deadline))
 }
 
 async fn infer(service: &Service, message: Bytes, received: Instant, deadline: Option<Instant>) -> Result<Parts> {
@@ -141,7 +151,7 @@ fn repository_index(service: &Service, asked: &m::RepositoryIndexRequest) -> Res
     if !asked.repository_name.is_empty() {
         return Err(NnrpError::new(Reason::NotOffered, "this server has one repository; expected an empty repository_name"));
     }
-    let entry = |loaded: &std::sync::Arc<Loaded>| ModelIndex {
+    let entry = |loaded: &Arc<Loaded>| ModelIndex {
         name: (*loaded.name).to_owned(),
         version: (*loaded.version).to_owned(),
         state: "READY".to_owned(),

@@ -6,9 +6,9 @@ mod batched;
 mod health;
 mod methods;
 mod outgoing;
-mod patient;
 mod reflection;
 mod streamed;
+mod talk;
 
 use crate::buffer::Pool;
 use crate::frame::grpc::{CONNECTION_WINDOW, FRAME_SIZE, GRPC, Parts, SERVICE, STREAM_WINDOW};
@@ -26,7 +26,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result};
 use outgoing::{Answer, Framed, Hold, Outgoing};
-use patient::Patient;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -131,11 +130,10 @@ impl Service {
                 let method = methods::Method::from_name(method).ok_or_else(|| not_offered(path))?;
                 self.success(methods::call(self, method, request).await?)
             }
-            "grpc.health.v1.Health" => Ok(health::call(self, request.map(|body| Patient::new(body, self.shared.settings.read_timeout))).await),
-            _ => match reflection::side(service) {
-                Some(reflect) => Ok(reflect(request.map(|body| Patient::new(body, self.shared.settings.idle_timeout))).await.map(Outgoing::Tonic)),
-                None => Err(not_offered(path)),
-            },
+            "grpc.health.v1.Health" if method == "Check" => self.success(methods::call(self, methods::Method::Health, request).await?),
+            "grpc.health.v1.Health" if method == "Watch" => health::watch(self, methods::receive(self, None, request).await?.0),
+            _ if reflection::is_named(service, method) => Ok(reflection::call(self, request)),
+            _ => Err(not_offered(path)),
         }
     }
 

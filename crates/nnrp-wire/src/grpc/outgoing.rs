@@ -21,8 +21,6 @@ pub(super) enum Outgoing {
     Framed { message: Framed, trailers: Option<(HeaderMap, Hold)> },
     /// Ours, as it comes.
     Streamed { message: Framed, coming: mpsc::Receiver<Sent> },
-    /// Of a service that tonic frames.
-    Tonic(tonic::body::Body),
 }
 
 /// What is sent of an answer that comes bit by bit.
@@ -142,14 +140,6 @@ impl Outgoing {
                     None => return Poll::Ready(Some(Err(tonic::Status::cancelled("the answer was given up")))),
                 }
             },
-            Outgoing::Tonic(body) => {
-                let frame = ready!(Pin::new(body).poll_frame(cx));
-                let piece = |bytes: Bytes| {
-                    let hold = Hold::small(service, bytes.len());
-                    Piece { bytes, since: hold.since, _hold: Some(hold), service: service.clone() }
-                };
-                Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(piece))))
-            }
         }
     }
 
@@ -158,7 +148,6 @@ impl Outgoing {
             Outgoing::Empty => true,
             Outgoing::Framed { message, trailers } => message.parts.len() == 0 && trailers.is_none(),
             Outgoing::Streamed { .. } => false,
-            Outgoing::Tonic(body) => body.is_end_stream(),
         }
     }
 }

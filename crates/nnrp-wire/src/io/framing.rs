@@ -1,6 +1,7 @@
 //! Where a request ends (RFC 9112 §6). The HTTP library is given no byte of the next one before that has its turn, so that every head is seen from where it
 //! begins, however requests were cut or put together on their way.
 use memchr::memchr_iter;
+use nnrp_core::error::excerpt;
 
 /// What comes next.
 #[derive(Debug)]
@@ -24,6 +25,18 @@ enum Line {
 struct Said {
     length: Option<u64>,
     coded: bool,
+    /// Two lengths differ, one is none, or the last coding is not `chunked`.
+    wrong: bool,
+}
+
+/// What is wrong with a head that the library refuses without saying why.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Fault {
+    pub(crate) header: &'static str,
+    pub(crate) expected: &'static str,
+    pub(crate) got: String,
+    /// The request's own.
+    pub(crate) request_id: Option<String>,
 }
 
 /// The place in what a client sends.
@@ -33,14 +46,20 @@ pub(super) struct Framing {
     /// A head that did not come in one piece.
     head: Vec<u8>,
     ambiguous: bool,
+    fault: Option<Box<Fault>>,
 }
 
 impl Framing {
-    pub(super) const START: Framing = Framing { next: Next::Head, head: Vec::new(), ambiguous: false };
+    pub(super) const START: Framing = Framing { next: Next::Head, head: Vec::new(), ambiguous: false, fault: None };
 
     /// Whether the head that came last has a length beside a transfer coding.
     pub(super) fn is_ambiguous(&self) -> bool {
         self.ambiguous
+    }
+
+    /// What is wrong with the head that came last, if that is known.
+    pub(super) fn fault(&mut self) -> Option<Box<Fault>> {
+        self.fault.take()
     }
 
     /// How many of these bytes the library may have now: up to the end of a message, or to where that may be. `answered`: the last request is.
@@ -66,6 +85,9 @@ impl Framing {
                 self.head.extend_from_slice(fresh);
                 return bytes.len();
             };
+            if said.wrong {
+                self.fault = fault(&fresh[..end]);
+            }
             (lead + end, said)
         } else {
             let before = self.head.len();
@@ -73,7 +95,10 @@ impl Framing {
             // The end alone, so that a head that drips is not read anew with each byte; an empty line is at most three bytes.
             let Some((end, _)) = read(&self.head, before.saturating_sub(3)) else { return bytes.len() };
             let said = read(&self.head[..end], 0).map(|(_, said)| said).unwrap_or_default();
-            self.head = Vec::new();
+            let head = std::mem::take(&mut self.head);
+            if said.wrong {
+                self.fault = fault(&head[..end]);
+            }
             (end - before, said)
         };
         self.ambiguous = said.coded && said.length.is_some();
@@ -87,6 +112,9 @@ impl Framing {
     }
 }
 
+const LENGTH: &[u8] = b"content-length:";
+const CODING: &[u8] = b"transfer-encoding:";
+
 /// Reads lines up to the first empty one: where that ends, and what those before it said, of which the first is passed over.
 fn read(head: &[u8], from: usize) -> Option<(usize, Said)> {
     let mut said = Said::default();
@@ -96,8 +124,18 @@ fn read(head: &[u8], from: usize) -> Option<(usize, Said)> {
         match &head[at..] {
             [b'\n', ..] => return Some((at + 1, said)),
             [b'\r', b'\n', ..] => return Some((at + 2, said)),
-            [b'c' | b'C', ..] => said.length = value(&head[at..], b"content-length:").map(length).or(said.length),
-            [b't' | b'T', ..] => said.coded |= value(&head[at..], b"transfer-encoding:").is_some(),
+            [b'c' | b'C', ..] => {
+                if let Some(value) = value(&head[at..], LENGTH) {
+                    said.wrong |= !is_length(value) || said.length.is_some_and(|before| before != length(value));
+                    said.length = Some(length(value));
+                }
+            }
+            [b't' | b'T', ..] => {
+                if let Some(value) = value(&head[at..], CODING) {
+                    said.wrong |= !ends_chunked(value);
+                    said.coded = true;
+                }
+            }
             _ => {}
         }
     }
@@ -147,6 +185,34 @@ fn value<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = line.split_at_checked(name.len())?;
     let named = start.last() == Some(&b':') && start.eq_ignore_ascii_case(name);
     named.then(|| rest[..line_end(rest).unwrap_or(rest.len())].trim_ascii())
+}
+
+fn is_length(value: &[u8]) -> bool {
+    value.iter().all(u8::is_ascii_digit) && std::str::from_utf8(value).is_ok_and(|text| text.parse::<u64>().is_ok())
+}
+
+fn ends_chunked(value: &[u8]) -> bool {
+    value.rsplit(|&byte| byte == b',').next().is_some_and(|last| last.trim_ascii().eq_ignore_ascii_case(b"chunked"))
+}
+
+/// What is wrong with a head in which something is.
+#[cold]
+fn fault(head: &[u8]) -> Option<Box<Fault>> {
+    let mut at = 0;
+    let (mut lengths, mut codings, mut request_id) = (Vec::new(), Vec::new(), None);
+    while let Some(end) = line_end(&head[at..]) {
+        at += end;
+        lengths.extend(value(&head[at..], LENGTH));
+        codings.extend(value(&head[at..], CODING));
+        request_id = request_id.or_else(|| value(&head[at..], b"x-request-id:")).filter(|id| !id.is_empty());
+    }
+    let (header, expected, got) = match codings.last() {
+        Some(last) if !ends_chunked(last) => ("transfer-encoding", "chunked", codings),
+        _ => ("content-length", "one number of bytes below 2^64", lengths),
+    };
+    let got = got.iter().map(|value| excerpt(&String::from_utf8_lossy(value))).collect::<Vec<_>>().join(" and ");
+    let request_id = request_id.and_then(|id| std::str::from_utf8(id).ok()).map(str::to_owned);
+    Some(Box::new(Fault { header, expected, got: excerpt(&got), request_id }))
 }
 
 /// The library refuses what is no length.
@@ -200,7 +266,28 @@ mod tests {
         let said = |head: &str| read(head.as_bytes(), 0).map(|(_, said)| said).unwrap();
         let nothing = "GET /content-length: HTTP/1.1\r\ncontent-lengths: 1\r\nx: transfer-encoding:\r\ncontent-length : 1\r\nt\r\nc\r\n\r\n";
         assert_eq!(said(nothing), Said::default());
-        assert_eq!(said("GET / HTTP/1.1\ncontent-length:7\ntransfer-encoding:\n\n"), Said { length: Some(7), coded: true });
+        assert_eq!(said("GET / HTTP/1.1\ncontent-length:7\ntransfer-encoding:\n\n"), Said { length: Some(7), coded: true, wrong: true });
         assert_eq!(said("\ncontent-length: 18446744073709551616\r\n\r\n").length, Some(0));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_head_is_told_in_whatever_pieces_it_came() {
+        for (headers, expected) in [
+            ("Content-Length: -1\r\n", Some(("content-length", "-1"))),
+            ("content-length: 18446744073709551616\r\n", Some(("content-length", "18446744073709551616"))),
+            ("content-length: 1\r\ncontent-length: 2\r\n", Some(("content-length", "1 and 2"))),
+            ("transfer-encoding: chunked, gzip\r\n", Some(("transfer-encoding", "chunked, gzip"))),
+            ("content-length: 7\r\ncontent-length: 7\r\n", None),
+            ("transfer-encoding: gzip, Chunked\r\n", None),
+        ] {
+            let head = format!("POST / HTTP/1.1\r\nX-Request-Id:  mine\r\n{headers}\r\n");
+            for size in [1, 20, 1_000] {
+                let mut framing = Framing::START;
+                head.as_bytes().chunks(size).for_each(|piece| assert_eq!(framing.take(piece, true), piece.len()));
+                let fault = framing.fault();
+                assert_eq!(fault.as_ref().map(|fault| (fault.header, &*fault.got)), expected, "{head}");
+                assert!(fault.is_none_or(|fault| fault.request_id.as_deref() == Some("mine")));
+            }
+        }
     }
 }

@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result};
-use reply::{Reply, Sending, compressed, failed, inferred, json, not_ready, unreadable};
+use reply::{Reply, Sending, compressed, failed, inferred, json, not_ready, unreadable, wrong_header};
 use route::{Target, Verb, target};
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -134,6 +134,7 @@ impl Connection {
     async fn route(&self, parts: &Parts, body: &mut Unread) -> Result<Reply> {
         let received = Instant::now();
         self.check_length(parts, body)?;
+        check_host(parts)?;
         let Some(target) = target(parts.uri.path()) else { return Err(no_path(parts)) };
         if !target.takes(&parts.method) {
             return Err(NnrpError::new(Reason::MethodNotAllowed, format!("{}: expected {}, got {}", path(parts), target.allow(), method(parts)))
@@ -243,6 +244,18 @@ impl Connection {
         }
         reply
     }
+}
+
+/// HTTP/1.1 has one host (RFC 9112 §3.2).
+fn check_host(parts: &Parts) -> Result<()> {
+    let hosts = parts.headers.get_all(header::HOST);
+    let mut values = hosts.iter();
+    if parts.version < Version::HTTP_11 || values.next().is_some() && values.next().is_none() {
+        return Ok(());
+    }
+    let got: Vec<String> = hosts.iter().map(|host| excerpt(&String::from_utf8_lossy(host.as_bytes()))).collect();
+    let got = if got.is_empty() { "none".to_owned() } else { excerpt(&got.join(" and ")) };
+    Err(wrong_header("host", "one", got))
 }
 
 /// Says that nothing more is read after this answer.

@@ -2,8 +2,8 @@
 use crate::codec::rest::{Encoded, encode_error};
 use crate::frame::body::JSON_SIZE;
 use crate::frame::pieces::Pieces;
-use crate::io::Activity;
-use crate::request::{REQUEST_ID, new_request_id, request_id};
+use crate::io::{Activity, Fault};
+use crate::request::{REQUEST_ID, request_id};
 use crate::shared::draining;
 use bytes::Bytes;
 use flate2::Compression;
@@ -154,16 +154,27 @@ fn refused(number: u16, body: Bytes, id: &str) -> Reply {
 
 /// What hyper answers by itself to bytes that are no request, in the house's shape.
 #[cold]
-pub(super) fn unreadable(answer: &[u8]) -> Bytes {
-    let error = match answer.strip_prefix(b"HTTP/1.1 ").and_then(|answer| answer.get(..3)) {
-        Some(b"414") => NnrpError::new(Reason::PathNotFound, "path: expected at most 65534 bytes, got more"),
-        Some(b"431") => NnrpError::new(Reason::BodyTooLarge, "head: expected at most 100 headers of at most 256 KiB together, got more"),
+pub(super) fn unreadable(answer: &[u8], fault: Option<Box<Fault>>) -> Bytes {
+    let own_id = fault.as_ref().and_then(|fault| HeaderValue::from_str(fault.request_id.as_deref()?).ok());
+    let id = request_id(own_id.as_ref());
+    let error = match (answer.strip_prefix(b"HTTP/1.1 ").and_then(|answer| answer.get(..3)), fault) {
+        (Some(b"414"), _) => NnrpError::new(Reason::PathNotFound, "path: expected at most 65534 bytes, got more"),
+        (Some(b"431"), _) => NnrpError::new(Reason::BodyTooLarge, "head: expected at most 100 headers of at most 256 KiB together, got more"),
+        (_, Some(fault)) => wrong_header(fault.header, fault.expected, fault.got),
         _ => NnrpError::new(Reason::Malformed, "head: expected a request line, headers and at most one length of HTTP/1.1, got something else"),
     };
-    let body = encode_error(&error, Some(&new_request_id()));
+    let body = encode_error(&error, Some(&id));
     let status = StatusCode::from_u16(error.http()).unwrap_or(StatusCode::BAD_REQUEST);
-    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let headers = format!("content-type: application/json\r\nx-request-id: {id}\r\nconnection: close\r\ncontent-length: {}", body.len());
+    let head = format!("HTTP/1.1 {status}\r\n{headers}\r\n\r\n");
     [head.as_bytes(), &body].concat().into()
+}
+
+/// The error of a header that cannot be what it is.
+#[cold]
+pub(super) fn wrong_header(header: &str, expected: &str, got: String) -> NnrpError {
+    let message = format!("header '{header}': expected {expected}, got '{got}'");
+    NnrpError::new(Reason::Malformed, message).with("header", header).with("expected", expected).with("got", got)
 }
 
 /// Tells the client when to come again.

@@ -60,6 +60,8 @@ pub(super) fn target(path: &str) -> Option<Target<'_>> {
 fn model(rest: &str) -> Option<Target<'_>> {
     let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
     let (version, rest) = match rest.strip_prefix("versions/") {
+        // A version that is named is not empty.
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => return None,
         Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
         None => ("", rest),
     };
@@ -118,6 +120,9 @@ mod tests {
     #[test]
     fn other_paths_name_nothing() {
         for path in ["/", "", "/v1/models/m", "/v22", "/v2x", "/v2/health", "/v2//", "/v2/models/m/predict", "/v2/models/m/versions/1/infer/x", "*"] {
+            assert_eq!(target(path), None, "{path}");
+        }
+        for path in ["/v2/models/m/versions", "/v2/models/m/versions/", "/v2/models/m/versions//", "/v2/models/m/versions//ready"] {
             assert_eq!(target(path), None, "{path}");
         }
     }

@@ -11,7 +11,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+use tonic_reflection::pb::v1::{ExtensionRequest, ServerReflectionRequest, ServerReflectionResponse};
 
 #[test]
 fn live_ready_and_metadata_are_told() {
@@ -219,6 +219,61 @@ fn health_is_told_of_the_server_the_service_and_each_model() {
         assert_eq!(check(name).message::<HealthCheckResponse>().status, ServingStatus::Serving as i32, "{name}");
     }
     check("nope").assert_error(5, "MODEL_NOT_FOUND");
+    for method in ["List", "check", ""] {
+        peer.send(&format!("/grpc.health.v1.Health/{method}"), &[], Script::of([framed(0, b"")])).assert_error(12, "NOT_OFFERED");
+    }
+}
+
+#[test]
+fn what_is_no_message_is_malformed_whatever_is_asked() {
+    let (server, _gate) = serve_both();
+    let peer = Peer::to(&server);
+    let methods = ["ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "RepositoryIndex", "ModelInfer"];
+    let paths = methods.map(|method| format!("/inference.GRPCInferenceService/{method}"));
+    let reflection = ["v1", "v1alpha"].map(|version| format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"));
+    let health = ["Check", "Watch"].map(|method| format!("/grpc.health.v1.Health/{method}"));
+    for path in paths.iter().chain(&reflection).chain(&health) {
+        for bytes in [&b"\xff\xff"[..], b"\x0a\x05ab", b"\x0b", b"\x00"] {
+            peer.send(path, &[], Script::of([framed(0, bytes)])).assert_error(3, "MALFORMED");
+        }
+        peer.send(path, &[], Script::of([framed(7, b"")])).assert_error(3, "MALFORMED");
+        peer.send(path, &[], Script::of([b"\0\xff\xff\xff\xff".to_vec()]).that_never_ends()).assert_error(3, "BODY_TOO_LARGE");
+    }
+    assert_eq!(peer.call("ServerLive", &m::ServerLiveRequest {}).status.code(), tonic::Code::Ok);
+}
+
+#[test]
+fn reflection_says_within_the_call_what_it_does_not_know_and_goes_on() {
+    let (server, _gate) = serve_both();
+    let peer = Peer::to(&server);
+    let extension = ExtensionRequest { containing_type: "inference.ModelInferRequest".into(), extension_number: 7 };
+    let asked = [
+        Some(MessageRequest::FileByFilename("no/such.proto".into())),
+        Some(MessageRequest::FileContainingSymbol("no.such.Symbol".into())),
+        Some(MessageRequest::FileContainingExtension(extension)),
+        Some(MessageRequest::AllExtensionNumbersOfType("no.such.Type".into())),
+        None,
+        Some(MessageRequest::AllExtensionNumbersOfType("inference.ModelInferRequest".into())),
+        Some(MessageRequest::FileContainingSymbol("inference.GRPCInferenceService.ModelInfer".into())),
+        Some(MessageRequest::FileContainingSymbol("inference.ModelInferRequest.model_name".into())),
+    ];
+    let asked = asked.map(|message_request| ServerReflectionRequest { host: "h".into(), message_request });
+    let answer =
+        peer.send("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &[], Script::of(asked.iter().map(|asked| framed(0, &asked.encode_to_vec()))));
+    assert_eq!(answer.status.code(), tonic::Code::Ok, "{:?}", answer.status);
+    let mut told = Vec::new();
+    let mut rest = &answer.body[..];
+    for asked in asked {
+        let length = u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
+        let answer = ServerReflectionResponse::decode(&rest[5..5 + length]).unwrap();
+        rest = &rest[5 + length..];
+        assert_eq!((answer.valid_host.as_str(), answer.original_request), ("h", Some(asked)));
+        told.push(match answer.message_response.unwrap() {
+            MessageResponse::ErrorResponse(error) if !error.error_message.is_empty() => error.error_code,
+            _ => 0,
+        });
+    }
+    assert_eq!((told, rest.len()), (vec![5, 5, 5, 5, 3, 0, 0, 0], 0));
 }
 
 #[test]

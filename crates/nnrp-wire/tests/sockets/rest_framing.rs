@@ -13,7 +13,10 @@ fn every_attack_on_the_framing_gets_its_answers() {
             let (reply, status) = (wire.reply(), expected["http"].as_u64().unwrap());
             assert_eq!(u64::from(reply.status), status, "{}: {reply:?}", vector.name);
             if let Some(reason) = expected["reason"].as_str() {
-                reply.assert_error(reply.status, text(&expected["code"]), reason);
+                let error = reply.assert_error(reply.status, text(&expected["code"]), reason);
+                for (key, value) in expected["details"].as_object().into_iter().flatten() {
+                    assert_eq!(&error["details"][key], value, "{}: {error}", vector.name);
+                }
                 assert!(Reason::from_name(reason).is_some());
             }
         }
@@ -23,6 +26,20 @@ fn every_attack_on_the_framing_gets_its_answers() {
             assert_eq!(wire.post(INFER, "", BODY).status, 200, "{}", vector.name);
         }
     }
+}
+
+#[test]
+fn a_head_that_cannot_be_read_has_the_requests_own_id_in_its_error() {
+    let (server, _gate) = serve(settings());
+    let mut wire = Wire::to(&server);
+    let reply = wire.send("POST /v2 HTTP/1.1\r\nhost: t\r\nX-Request-Id: mine\r\ncontent-length: -1\r\n\r\n").reply();
+    assert_eq!(reply.assert_error(400, "INVALID_ARGUMENT", "MALFORMED")["request_id"], "mine");
+}
+
+#[test]
+fn an_older_client_needs_no_host() {
+    let (server, _gate) = serve(settings());
+    assert_eq!(Wire::to(&server).send("GET /v2 HTTP/1.0\r\n\r\n").reply().status, 200);
 }
 
 #[test]

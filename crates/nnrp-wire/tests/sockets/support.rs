@@ -229,7 +229,7 @@ impl Reply {
         let error = self.json();
         assert_eq!((self.status, error["code"].as_str(), error["reason"].as_str()), (status, Some(code), Some(reason)), "{error}");
         assert!(error["error"].as_str().is_some_and(|text| !text.is_empty()), "{error}");
-        assert!(error["request_id"].as_str().is_some_and(|id| !id.is_empty()), "{error}");
+        assert!(error["request_id"].as_str().is_some_and(|id| !id.is_empty() && self.header("x-request-id") == Some(id)), "{self:?}");
         error
     }
 }
