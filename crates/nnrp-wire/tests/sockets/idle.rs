@@ -15,7 +15,7 @@ use tonic_health::pb::HealthCheckRequest;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 fn impatient() -> ServerSettings {
-    ServerSettings { idle_timeout: Duration::from_millis(300), ..grpc_support::settings() }
+    ServerSettings { idle_timeout: Duration::from_millis(800), ..grpc_support::settings() }
 }
 
 /// Waits for as long as a connection may be idle.

@@ -1,10 +1,10 @@
 //! The server as such: starting, stopping, clients that leave, and bounds.
 use crate::support::{BODY, GATE, INFER, PATIENCE, Told, Wire, binary, engine, floats, post, serve, serve_narrowly, settings};
 use nnrp_core::Reason;
+use nnrp_core::schedule::Limits;
 use nnrp_wire::{Server, ServerSettings};
 use std::net::TcpListener;
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_client_that_leaves_stops_its_run() {
@@ -87,27 +87,36 @@ fn what_comes_while_an_answer_is_made_is_answered_next() {
 
 #[test]
 fn a_queued_request_whose_client_leaves_is_never_run() {
-    let (server, gate) = serve_narrowly(settings());
+    let (engine, gate) = engine(Limits { workers: 1, queue_capacity: 1, ..Limits::default() });
+    let server = Server::start(engine.clone(), settings()).unwrap();
+    let model = engine.model("gate", "").unwrap();
     let mut running = Wire::to(&server);
     running.send(post(GATE, "", BODY));
     assert_eq!(gate.next(), Told::Started);
     let mut queued = Wire::to(&server);
     queued.send(post(GATE, "", BODY));
-    // The queue holds one: once it is full, the second client waits in it.
-    let full = || Wire::to(&server).post(GATE, "", BODY.replace("[1,2]", "[1]").replace("[2]", "[1]"));
-    full().assert_error(503, "RESOURCE_EXHAUSTED", "QUEUE_FULL");
+    let begun = Instant::now();
+    while model.schedule.waiting() == 0 {
+        assert!(begun.elapsed() < PATIENCE);
+        std::thread::yield_now();
+    }
+    Wire::to(&server).post(GATE, "", BODY).assert_error(503, "RESOURCE_EXHAUSTED", "QUEUE_FULL");
     drop(queued);
     let mut last = Wire::to(&server);
+    let mut other = Wire::to(&server);
     loop {
         // The place in the queue is free as soon as the server has noticed.
         last.send(post(GATE, "", BODY));
-        last.stream.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
-        if last.stream.peek(&mut [0]).is_err() {
+        // Two turns of its one thread later it has seen this request.
+        assert_eq!([other.get("/v2").status, other.get("/v2").status], [200, 200]);
+        last.stream.set_nonblocking(true).unwrap();
+        let refused = last.stream.peek(&mut [0]).is_ok();
+        last.stream.set_nonblocking(false).unwrap();
+        if !refused {
             break;
         }
         last.reply().assert_error(503, "RESOURCE_EXHAUSTED", "QUEUE_FULL");
     }
-    last.stream.set_read_timeout(Some(PATIENCE)).unwrap();
     gate.release();
     assert_eq!(running.reply().status, 200);
     assert_eq!((gate.next(), gate.next()), (Told::Released, Told::Started));
