@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from zoo import repository
 
+from nnrp.cli import show
+
 NNRP = Path(sys.executable).with_name("nnrp")
 
 
@@ -74,7 +76,15 @@ def test_infer_asks_a_server_over_rest_and_grpc(serving: dict[str, Any], tmp_pat
     for url in (serving["http"], serving["grpc"]):
         answer = json.loads(run("infer", url, "scale", "--input", f"x=@{tmp_path / 'x.npy'}", "--version", "2", "--json"))
         assert answer["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [1, 4], "data": [2.0] * 4}]
-    assert "y" in run("infer", serving["http"], "scale", "--input", "x=[[1,2,3,4]]")
+        latest = ("infer", url, "scale", "--input", "x=[[1,2,3,4]]")
+        assert (json.loads(run(*latest, "--json"))["model_version"], "scale version 10, " in run(*latest)) == ("10", True)
+
+
+def test_a_table_shows_the_first_of_many_tensors_and_how_many_more_there_are() -> None:
+    tensors = [{"name": f"x{index}", "datatype": "FP32", "shape": [-1]} for index in range(100)]
+    assert show.signature(tensors) == "x0 FP32 [-1], x1 FP32 [-1], x2 FP32 [-1], x3 FP32 [-1], … 96 more"
+    assert show.signature(tensors[:5]).endswith("x4 FP32 [-1]")
+    assert show.signature([]) == ""
 
 
 def test_infer_runs_a_file_and_reads_every_kind_of_input(folder: Path, tmp_path: Path) -> None:

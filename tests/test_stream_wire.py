@@ -168,7 +168,7 @@ def test_the_command_line_prints_each_answer_of_a_stream(server: nnrp.Server) ->
         told.append(answer["outputs"][0]["data"])
         rest = rest[end:].strip()
     assert (told, done.stderr, done.returncode) == ([[2], [4]], "", 0)
-    assert ends("--input", "x=[1,2]").stdout.count("each version latest") == 2
+    assert ends("--input", "x=[1,2]").stdout.count("each version 1,") == 2
     assert "--stream" in ends("--input", "x=[1]", "--output", "y=y.npy").stderr
 
 

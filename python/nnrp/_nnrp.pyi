@@ -63,6 +63,7 @@ class Model:
         parameters: Sequence[tuple[str, bool | int | float | str]],
         deliver: Callable[[Outputs | None, Exception | None], object] | None,
     ) -> Any: ...
+    def _answered(self) -> str | None: ...
     def _stream(
         self,
         inputs: dict[str, Any],

@@ -11,6 +11,7 @@ use crate::view::{array, view};
 use nnrp_core::error::excerpt;
 use nnrp_core::model::{Name, TensorSpec};
 use nnrp_core::{Concurrency, Datatype, Engine as Core, Input, Inputs, Loaded, Parameter, Reason, Request, Response, Result, Threads};
+use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 use std::borrow::Cow;
@@ -49,6 +50,8 @@ pub(crate) struct Model {
     version: String,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    /// Where no version was named: the one that answered last.
+    answered: Mutex<Option<Name>>,
 }
 
 type Specs = Vec<(String, String)>;
@@ -71,12 +74,12 @@ impl Model {
                 Threads::Any => Home::Here(engine.clone(), Arc::downgrade(&loaded)),
                 Threads::Own => Home::HerePython(engine.clone(), Arc::downgrade(&loaded)),
             });
-            return Ok(Model { home, name: name.into(), version: loaded.version.to_string(), inputs, outputs });
+            return Ok(Model { home, name: name.into(), version: loaded.version.to_string(), inputs, outputs, answered: Mutex::default() });
         }
         let home = Own::new(Home::There(home.cast::<Client>()?.get().0.get(py)?.clone()));
         let told = |(name, datatype): (String, String)| Ok(port(name.as_str().into(), Datatype::parse(&datatype, &name).or_raise(py)?));
         let ports = |specs: Specs| specs.into_iter().map(told).collect::<PyResult<Vec<Port>>>();
-        Ok(Model { home, name: name.into(), version: version.into(), inputs: ports(inputs)?, outputs: ports(outputs)? })
+        Ok(Model { home, name: name.into(), version: version.into(), inputs: ports(inputs)?, outputs: ports(outputs)?, answered: Mutex::default() })
     }
 
     #[pyo3(signature = (*args, **kwargs))]
@@ -124,6 +127,11 @@ impl Model {
             Home::There(client) => task::one(py.detach(|| client.infer_async(request))),
         };
         task::start(slf, pending, id, deliver)
+    }
+
+    /// The version that gave the last answer, if that is known.
+    fn _answered(&self) -> Option<String> {
+        if self.version.is_empty() { self.answered.lock().as_ref().map(ToString::to_string) } else { Some(self.version.clone()) }
     }
 
     /// Begins a stream of answers, and gives what [`stream::puller`] says.
@@ -226,6 +234,9 @@ impl Model {
     #[inline]
     pub(crate) fn present<'py>(&self, py: Python<'py>, result: Result<Response>, id: Option<&str>) -> PyResult<Bound<'py, PyDict>> {
         let (response, answer) = (result.map_err(|error| raise(py, &error, id))?, PyDict::new(py));
+        if self.version.is_empty() {
+            *self.answered.lock() = Some(response.version).filter(|version| !version.is_empty());
+        }
         for (index, output) in response.outputs.iter().enumerate() {
             let same = |port: &&Port| port.text == output.name;
             let value = present(py, &output.tensor, true)?;

@@ -63,6 +63,9 @@ def infer(
     loaded = _model(target, model, version)
     specs = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: _value(text, specs.get(name), sizes.get(name), name) for name, text in given.items()}
+    # Answers are arrays: what it takes to have them is no part of the time.
+    import numpy  # noqa: F401
+
     started = time.perf_counter()
     if stream:
         for answer in loaded.stream(arrays, list(files) or None, timeout=timeout):
@@ -201,13 +204,13 @@ def _print(model: nnrp.Model, answer: dict[str, Any], elapsed: float, as_json: b
     if as_json:
         datatypes = {spec.name: spec.datatype for spec in model.outputs}
         outputs = [{"name": name, "datatype": datatypes[name], "shape": list(value.shape), "data": _plain(value)} for name, value in answer.items()]
-        version = {"model_version": model.version} if model.version else {}
+        version = {"model_version": answered} if (answered := model._answered()) else {}
         show.document({"model_name": model.name, **version, "elapsed_ms": round(elapsed * 1e3, 3), "outputs": outputs})
         return
     with numpy.printoptions(threshold=24, edgeitems=4, precision=6):
         rows = [[name, str(value.dtype), str(list(value.shape)), " ".join(str(value).split())] for name, value in answer.items()]
     show.table(["output", "type", "shape", "values"], rows)
-    print(f"{model.name} version {model.version or 'latest'}, {elapsed * 1e3:.2f} ms")
+    print(f"{model.name} version {model._answered() or 'latest'}, {elapsed * 1e3:.2f} ms")
 
 
 def _plain(value: Any) -> list[Any]:

@@ -12,6 +12,9 @@ import click
 
 from nnrp.errors import NnrpError
 
+#: Most tensors of a signature that a table shows; ``nnrp inspect`` and ``--json`` tell them all.
+SHOWN = 4
+
 #: Every command has it.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines instead.")
 
@@ -60,6 +63,8 @@ def document(value: Any) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def signature(tensors: Iterable[Any]) -> str:
-    """Write inputs or outputs in one line: ``x FP32 [-1, 16], n INT64 []``."""
-    return ", ".join(f"{tensor['name']} {tensor['datatype']} {tensor['shape']}" for tensor in tensors)
+def signature(tensors: Sequence[Any]) -> str:
+    """Write inputs or outputs in one line: ``x FP32 [-1, 16], n INT64 []``; of many the first, and how many more there are."""
+    first = tensors if len(tensors) <= SHOWN + 1 else tensors[:SHOWN]
+    words = [f"{tensor['name']} {tensor['datatype']} {tensor['shape']}" for tensor in first]
+    return ", ".join(words + [f"… {len(tensors) - SHOWN} more"] * (len(first) < len(tensors)))
