@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nnrp.errors import NnrpError
+from nnrp.runtimes.package import plain
 
 from . import said, show
 
@@ -108,17 +109,27 @@ def _raise_open_files() -> None:
 
 
 def _not_served(error: NnrpError) -> None:
-    print(f"nnrp: not served: {error.message} ({error.code}, {error.reason})", file=sys.stderr)
+    print(plain(f"nnrp: not served: {error.message} ({error.code}, {error.reason})"), file=sys.stderr)
 
 
 def _announce(engine: nnrp.Engine, server: nnrp.Server, as_json: bool) -> None:
     models = [model.metadata() | {"version": model.version} for model in engine.models()]
+    exposed = _exposed(engine)
     if as_json:
-        print(json.dumps({"http": server.http_url, "grpc": server.grpc_url, "models": models}), flush=True)
+        print(json.dumps({"http": server.http_url, "grpc": server.grpc_url, "models": models, "exposed": list(exposed)}), flush=True)
         return
     rows = [[m["name"], m["version"], m["platform"], show.signature(m["inputs"]), show.signature(m["outputs"])] for m in models]
     show.table(["model", "version", "platform", "inputs", "outputs"], rows)
     print(f"REST  {server.http_url}\ngRPC  {server.grpc_url}\n")
+    if exposed:
+        by = ", ".join(dict.fromkeys(exposed.values()))
+        print(f"Note: the values of a request can end this process, by {by} ({', '.join(exposed)}): --isolation process keeps the server alive\n")
     print(f"Try:  nnrp models {server.http_url}")
     print(f"      curl {server.http_url}/v2/models/{models[0]['name'] if models else 'NAME'}")
     print("Stop with Ctrl-C; requests in flight are answered first, a second one ends them.", flush=True)
+
+
+def _exposed(engine: nnrp.Engine) -> dict[str, str]:
+    """The models that a request's values can take this process down with, and what runs them (spec §8.18)."""
+    sessions = [(model.name, model.session) for model in engine.models()]
+    return {name: one.runtime for name, one in sessions if one and not one.settings.get("values_checked", True) and one.settings.get("isolation") != "process"}

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from nnrp.errors import NnrpError
+from nnrp.runtimes.package import plain
 
 #: Most tensors of a signature that a table shows; ``nnrp inspect`` and ``--json`` tell them all.
 SHOWN = 4
@@ -47,8 +48,6 @@ def failure(error: NnrpError) -> None:
     if "--json" in sys.argv:
         print(json.dumps({"error": error.message, "code": error.code, "reason": error.reason, "details": error.details}), file=sys.stderr)
     else:
-        from nnrp.runtimes.package import plain
-
         # A server's or a plug-in's text may be anything.
         print(plain(f"nnrp: {error.message} ({error.code}, {error.reason})"), file=sys.stderr)
 

@@ -94,7 +94,7 @@ class Session(Protocol):
         workers = None         most threads that call `run` at once; default: the engine's limit
         device = "cpu"         what runs it
         format = None          what the model is; default: the description's, or the runtime's name
-        settings = {}          the settings that hold, as JSON can say them
+        settings = {}          the settings that hold, as JSON can say them; values_checked: False where a request's values can end the process
 
     Also optional, each a method:
 

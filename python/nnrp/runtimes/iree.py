@@ -80,7 +80,7 @@ class Iree:
         inputs, outputs = (_ports(spec, side, text) for side, text in zip(("inputs", "outputs"), declaration.partition("->")[::2], strict=True))
         session = Function(runtime.FunctionInvoker(context, device, function), inputs, outputs)
         session.device = "cpu" if spec.device == "auto" else spec.device
-        session.settings = {"precision": "strict", "function": function.name}
+        session.settings = {"precision": "strict", "function": function.name, "values_checked": False}
         session.settings |= {"threads": threads} if threads else {}
         return session
 

@@ -46,7 +46,7 @@ class Mnn:
             raise LoadFailed("runtime mnn: it makes no session of the model", runtime=self.name)
         inputs, outputs = interpreter.getSessionInputAll(session), interpreter.getSessionOutputAll(session)
         loaded = Network(mnn, interpreter, session, *(_ports(mnn, spec, *one) for one in (("inputs", inputs), ("outputs", outputs))))
-        loaded.settings = {"precision": "strict", "threads": threads}
+        loaded.settings = {"precision": "strict", "threads": threads, "values_checked": False}
         return loaded
 
 

@@ -163,7 +163,7 @@ class Runnable:
 
     def __init__(self, tract: Any, runnable: Any, inputs: list[Any], outputs: list[Any]) -> None:
         self.inputs, self.outputs = inputs, outputs
-        self.settings = {"precision": "strict", "threads": 1, "shapes": {name: shape for name, _, shape in inputs}}
+        self.settings = {"precision": "strict", "threads": 1, "values_checked": False, "shapes": {name: shape for name, _, shape in inputs}}
         self._tract, self._runnable = tract, runnable
 
     def run(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> dict[str, Any]:
