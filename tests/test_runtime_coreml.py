@@ -67,6 +67,8 @@ def test_the_runtime_is_found_by_what_is_in_the_folder(tmp_path: Path) -> None:
 def test_options_of_onnxruntime_are_passed_on(tmp_path: Path) -> None:
     model = load(double(tmp_path), options={"onnxruntime": {"intra_op_num_threads": 1, "graph_optimization_level": "disable"}})
     assert model.session.settings["onnxruntime"]["intra_op_num_threads"] == 1
+    assert model.session.settings["threads"] == 1
+    assert model.session.settings["providers"] == model.session.settings["onnxruntime"]["providers"]
     with pytest.raises(errors.UnknownOption):
         load(double(tmp_path), options={"onnxruntime": {"threads": 1}})
     with pytest.raises(errors.DeviceNotFound):

@@ -208,6 +208,7 @@ def test_the_reference_agrees_with_onnxruntime(tmp_path: Path) -> None:
     answers = [nnrp.load(file, runtime=runtime)(a, b) for runtime in ("onnxruntime", "reference")]
     assert {name: value.tolist() for name, value in answers[0].items()} == {name: value.tolist() for name, value in answers[1].items()}
     biased = nnrp.load(zoo.optional_bias(tmp_path / "bias.onnx"), runtime="reference")
+    assert biased.session.settings["threads"] >= 1
     assert biased(np.float32([1, 2]))["y"].tolist() == [11, 12]
     assert biased.inputs[1].optional
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +59,13 @@ class Reference:
         return Evaluator(onnx, model, evaluator)
 
 
+def _threads() -> int:
+    """The most that NumPy multiplies matrices with: those that the environment says as it is imported, or one for each core that the process may use."""
+    said = next((os.environ[name] for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS") if os.environ.get(name, "").isdigit()), "")
+    may = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(int(said), may) if said and int(said) else may
+
+
 def _onnx() -> Any:
     try:
         import onnx
@@ -76,7 +84,7 @@ class Evaluator:
         names = onnx.TensorProto.DataType
         self.inputs = [(*_spec(names, value), value.name in known) for value in graph.input]
         self.outputs = [_spec(names, value) for value in graph.output]
-        self.settings = {"precision": "strict", "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}}
+        self.settings = {"precision": "strict", "threads": _threads(), "opset": {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}}
         self._texts = {name for name, datatype, *_ in self.inputs if datatype == "BYTES"}
         self._evaluator = evaluator
 

@@ -127,6 +127,8 @@ class Translated:
         self.device = model.session.device
         itself = dict(model.session.settings)
         self.settings: dict[str, Any] = {"precision": itself.get("precision", "strict"), "through": "onnxruntime", "function": told.function}
+        # What holds here too, told where every runtime tells it.
+        self.settings |= {key: itself[key] for key in ("threads", "providers") if key in itself}
         further = {"images": told.features.images, "classes": told.classes, "sizes": {name: sizes.told() for name, sizes in self._sizes.items()}}
         self.settings |= {key: value for key, value in further.items() if value} | {"onnxruntime": itself}
         self._loop: asyncio.AbstractEventLoop | None = None
