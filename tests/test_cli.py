@@ -93,6 +93,7 @@ def test_infer_runs_a_file_and_reads_every_kind_of_input(folder: Path, tmp_path:
     (tmp_path / "x.raw").write_bytes(np.asarray([[1, 2, 3, 4]], np.float32).tobytes())
     for value in ("[[1, 2, 3, 4]]", f"@{tmp_path / 'x.json'}", f"@{tmp_path / 'x.raw'}"):
         assert json.loads(run("infer", file, "--input", f"x={value}", "--json"))["outputs"][0]["data"] == [2, 4, 6, 8]
+    assert json.loads(run("infer", file, "--input", "x=[[1,2,3,4]]", "--runtime", "reference", "--json"))["outputs"][0]["data"] == [2, 4, 6, 8]
     run("infer", file, "--input", "x=[[1,2,3,4]]", "--output", f"y={tmp_path / 'y.npy'}")
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), [[2, 4, 6, 8]])
 

@@ -140,6 +140,7 @@ def test_a_reason_that_is_not_in_the_table_becomes_its_codes_class() -> None:
         ("double", {"no_such_option": 1}, errors.UnknownOption),
         ("double", {"intra_op_num_threads": "many"}, errors.InvalidOption),
         ("double", {"x": object()}, errors.InvalidOption),
+        ("double", {"x": float("nan")}, errors.InvalidOption),
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why_and_not_where(tmp_path: Path, double_file: Path, content: Any, options: Any, kind: type[Exception]) -> None:

@@ -376,7 +376,7 @@ def _source(path: StrPath, name: str | None, version: str | None, runtime: str |
 
 def _json(spec: dict[str, Any]) -> str:
     try:
-        return json.dumps(spec, default=_plain)
+        return json.dumps(spec, default=_plain, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidOption(f"model description: expected what JSON can say: {error}") from error
     except RecursionError:

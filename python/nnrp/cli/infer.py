@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option("--shape", "shapes", metavar="NAME=1,16", multiple=True, help="The shape of raw bytes, where the signature leaves it open.")
 @click.option("--output", "-o", "outputs", metavar="NAME[=FILE.npy]", multiple=True, help="Only this output; written to a file where one is named.")
+@click.option("--runtime", metavar="NAME[,NAME…]", help="What executes a file; the first that can.  [default: that of its format, or any that reads it]")
 @click.option("--version", help="The model's version.  [default: the latest]")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="After which nobody wants the answer.")
 @click.option("--stream", is_flag=True, help="Every answer as it comes, of a model that gives any number of them.")
@@ -36,6 +37,7 @@ def infer(
     inputs: tuple[str, ...],
     shapes: tuple[str, ...],
     outputs: tuple[str, ...],
+    runtime: str | None,
     version: str | None,
     timeout: float | None,
     stream: bool,
@@ -60,7 +62,7 @@ def infer(
     _check_folders(files)
     if stream and any(files.values()):
         raise InvalidArgument("--stream: its answers are printed; expected --output NAME without a file", reason="INVALID_OPTION")
-    loaded = _model(target, model, version)
+    loaded = _model(target, model, version, runtime)
     specs = {spec.name: spec for spec in loaded.inputs}
     arrays = {name: _value(text, specs.get(name), sizes.get(name), name) for name, text in given.items()}
     # Answers are arrays: what it takes to have them is no part of the time.
@@ -78,16 +80,18 @@ def infer(
     _print(loaded, answer, elapsed, as_json)
 
 
-def _model(target: str, name: str | None, version: str | None) -> nnrp.Model:
+def _model(target: str, name: str | None, version: str | None, runtime: str | None) -> nnrp.Model:
     import nnrp
     from nnrp.repository import sources
 
     fetched = sources.is_one(target)
     if "://" in target and not fetched:
+        if runtime:
+            raise InvalidArgument("--runtime: expected a file, a server chose its own", reason="INVALID_OPTION")
         return nnrp.connect(target, model=name, version=version)
     if not (fetched or Path(target).exists()):
         raise NotFound(f"'{target}' is neither a URL nor a file: expected http://HOST:PORT, grpc://HOST:PORT or a model file", reason="FILE_NOT_FOUND")
-    return nnrp.load(target, name=name, version=version)
+    return nnrp.load(target, name=name, version=version, runtime=runtime)
 
 
 def _pair(text: str, option: str) -> tuple[str, str]:
