@@ -272,6 +272,12 @@ impl fmt::Debug for NnrpError {
 
 impl std::error::Error for NnrpError {}
 
+/// The error of what called a runtime, or took what it gave, and panicked.
+#[cold]
+pub fn panicked() -> NnrpError {
+    NnrpError::new(Reason::Bug, "the runtime's adapter panicked")
+}
+
 /// A caller's text, short enough and safe to repeat in an error.
 pub fn excerpt(text: &str) -> String {
     let mut short: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();

@@ -1,7 +1,7 @@
 //! Runs, and those on the thread that read their request (spec §7.2): one that takes too long there is ended, and begins again in the queue.
-use super::{Engine, stream};
+use super::Engine;
 use crate::clock::Clock;
-use crate::error::Result;
+use crate::error::{Result, panicked};
 use crate::message::Response;
 use crate::model::Loaded;
 use crate::runtime::{Concurrency, Control, Outputs};
@@ -80,7 +80,7 @@ impl Loaded {
             Ok(Ok(outputs)) if outputs.len() == prepared.outputs.len() => outputs,
             Ok(Ok(outputs)) => return Err(self.count(self.wrong_count(prepared.outputs.len(), outputs.len()))),
             Ok(Err(error)) => return Err(self.count(error)),
-            Err(_panic) => return Err(self.count(stream::panicked())),
+            Err(_panic) => return Err(self.count(panicked())),
         };
         self.metrics.success(ran.started.saturating_duration_since(prepared.arrived), ran.took);
         Ok(self.response(&prepared.outputs, outputs, prepared.id))

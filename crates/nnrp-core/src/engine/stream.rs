@@ -1,7 +1,7 @@
 //! Requests with any number of answers (spec §7.11): a worker gives them, a reader takes them, and a slow reader holds the worker back.
 use super::Engine;
 use crate::clock::Clock;
-use crate::error::{NnrpError, Reason, Result};
+use crate::error::{NnrpError, Reason, Result, panicked};
 use crate::message::{Request, Response};
 use crate::model::Loaded;
 use crate::runtime::Outputs;
@@ -288,9 +288,4 @@ impl Loaded {
 #[cold]
 fn cut_off() -> NnrpError {
     NnrpError::new(Reason::ClientCancelled, "whoever gave the answers went away before their end")
-}
-
-#[cold]
-pub(super) fn panicked() -> NnrpError {
-    NnrpError::new(Reason::Bug, "the runtime's adapter panicked")
 }

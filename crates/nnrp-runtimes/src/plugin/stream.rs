@@ -1,7 +1,8 @@
 //! Answers one by one: what a plug-in's `stream` gives, for as long as it goes on and on its own thread alone.
 use super::outputs::{Given, Slots};
 use crate::c::abi::{NnrpRun, OK, Status};
-use nnrp_core::{Code, NnrpError, Reason, Result};
+use nnrp_core::error::panicked;
+use nnrp_core::{Code, NnrpError, Result};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{from_ref, null};
@@ -78,9 +79,4 @@ pub(super) unsafe extern "C" fn give(run: *const NnrpRun) -> Status {
     // SAFETY: `during` keeps what it has put there alive until it takes it back, on this thread.
     let giving = unsafe { GOES_ON.get().as_ref() };
     giving.filter(|giving| giving.run.get() == run).map_or(OUT_OF_TURN, Giving::give)
-}
-
-#[cold]
-fn panicked() -> NnrpError {
-    NnrpError::new(Reason::Bug, "taking an answer panicked")
 }

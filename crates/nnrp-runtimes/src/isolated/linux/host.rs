@@ -6,6 +6,7 @@ use super::region::{NUDGE, Piece, Region, SEATS, reply_room};
 use super::words::{MOST_WORDS, Placed, Reader, Words};
 use crate::c::clock::instant;
 use bytes::Bytes;
+use nnrp_core::error::panicked;
 use nnrp_core::runtime::Room;
 use nnrp_core::{Concurrency, Control, Data, ModelSpec, NnrpError, Outputs, Reason, Result, Session, Stop, Tensor, Threads};
 use parking_lot::{Condvar, Mutex};
@@ -96,11 +97,6 @@ fn told(session: &dyn Session) -> Told {
         Concurrency::Shared => workers.unwrap_or(2 * cores + 2).clamp(1, SEATS),
     };
     Told { session: info.told(), own_threads: info.threads == Threads::Own, workers, seats }
-}
-
-#[cold]
-fn panicked() -> NnrpError {
-    NnrpError::new(Reason::Bug, "the runtime's adapter panicked")
 }
 
 struct Host {
