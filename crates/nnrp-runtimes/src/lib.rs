@@ -13,13 +13,14 @@ pub mod onnxruntime;
 pub mod openvino;
 mod options;
 mod package;
+mod placing;
 pub mod plugin;
 mod prompt;
 mod schema;
 mod scrub;
 
 pub use digest::digest;
-pub use format::{OWN_RUNTIMES, format, own_runtime};
+pub use format::{OWN_RUNTIMES, format, own_runtime, own_runtime_of};
 pub use onnx::inspect;
 pub use onnxruntime::OnnxRuntime;
 pub use openvino::OpenVino;

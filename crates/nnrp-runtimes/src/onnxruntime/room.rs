@@ -1,35 +1,21 @@
 //! Outputs that the library writes where the host wants them: those whose shapes are known before the run.
 use super::session::OnnxSession;
 use super::value::{Value, Values};
-use nnrp_core::runtime::{Place, Room};
-use nnrp_core::tensor::element_count;
+use crate::placing::{Placing, Prepared};
+use nnrp_core::runtime::Room;
 use nnrp_core::{Datatype, Shape, Tensor};
 use smallvec::SmallVec;
-use std::sync::atomic::Ordering::Relaxed;
-
-/// Where an output was written: its type, its shape, and the bytes.
-pub(super) type Prepared = (Datatype, Shape, Box<dyn Place>);
-
-/// Whether an output is written where the library is told to: nobody knows yet; it is; it never is.
-pub(super) const UNKNOWN: u8 = 0;
-const WRITTEN: u8 = 1;
-const NEVER: u8 = 2;
-/// What a place is full of before anybody knows.
-const BLANK: u8 = 0xa5;
 
 impl OnnxSession {
     /// Has outputs written into the room, as far as it has places for them; in `results`, and in the order of `outputs`.
     pub(super) fn prepare(&self, inputs: &[Option<Tensor<'_>>], outputs: &[usize], room: &dyn Room, results: &mut Values) -> SmallVec<[Option<Prepared>; 2]> {
         let mut one = |(slot, &index): (usize, &usize)| {
-            let state = self.places.get(index)?.load(Relaxed);
-            let (datatype, shape) = self.known_before(index, inputs).filter(|_| state != NEVER)?;
-            let mut place = room.place(datatype.byte_size(element_count(&shape)?)?)?;
-            if state == UNKNOWN {
-                (*place).as_mut().fill(BLANK);
-            }
-            let value = Value::writing(self.library, datatype, &shape, (*place).as_mut()).ok()?;
-            results.put(slot, value);
-            Some((datatype, shape, place))
+            let placing = self.placings.get(index).filter(|placing| placing.may_be())?;
+            let (datatype, shape) = self.known_before(index, inputs)?;
+            let mut prepared = placing.prepare(datatype, shape, room)?;
+            let (datatype, shape, bytes) = prepared.target();
+            results.put(slot, Value::writing(self.library, datatype, shape, bytes).ok()?);
+            Some(prepared)
         };
         outputs.iter().enumerate().map(&mut one).collect()
     }
@@ -37,23 +23,13 @@ impl OnnxSession {
     /// Whether a run that was told where to write did so, as far as that was not known; what did not never is told again. The library fails where
     /// an output has another shape than its model's names say, and leaves a place as it is where an output is an input, or a constant.
     pub(super) fn proves_right(&self, outputs: &[usize], prepared: &[Option<Prepared>], ran: bool) -> bool {
-        let mut right = true;
-        for (place, state) in prepared.iter().zip(outputs).filter_map(|(one, &index)| Some((&one.as_ref()?.2, self.places.get(index)?))) {
-            if !ran {
-                right = false;
-            } else if state.load(Relaxed) != WRITTEN {
-                // Another run may have found out meanwhile that it never is.
-                let written = (**place).as_ref().iter().any(|byte| *byte != BLANK);
-                state.store(if written { WRITTEN } else { NEVER }, Relaxed);
-                right &= written;
-            }
-        }
-        right
+        let placed = prepared.iter().zip(outputs).filter_map(|(one, &index)| Some((one.as_ref()?, self.placings.get(index)?)));
+        placed.fold(true, |right, (one, placing)| ran && placing.proves_right(one) & right)
     }
 
     /// Notes that outputs are not to be placed: a run failed that placed them, and one that did not was well.
     pub(super) fn place_never(&self, outputs: &[usize]) {
-        outputs.iter().filter_map(|&index| self.places.get(index)).for_each(|state| state.store(NEVER, Relaxed));
+        outputs.iter().filter_map(|&index| self.placings.get(index)).for_each(Placing::never);
     }
 
     /// The type and shape that an output will have: dimensions that are fixed, or have the name of an input's.

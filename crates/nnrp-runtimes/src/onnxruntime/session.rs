@@ -5,15 +5,15 @@ use super::options::{Form, Options};
 use super::value::{Trouble, Value, Values};
 use super::{failure::Failure, providers, signature};
 use crate::format;
-use nnrp_core::runtime::{Room, placed};
-use nnrp_core::{Concurrency, Control, Data, ModelSpec, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Tensor, Threads};
+use crate::placing::Placing;
+use nnrp_core::runtime::Room;
+use nnrp_core::{Concurrency, Control, ModelSpec, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Tensor, Threads};
 use ort_sys::{OrtRunOptions, OrtSession, os_char};
 use smallvec::SmallVec;
 use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
 
 /// The library's session; released when the last output that lies in its memory is gone.
 pub(super) struct Handle {
@@ -79,8 +79,8 @@ pub(super) struct OnnxSession {
     pub(super) cpu_only: bool,
     /// Stripped from what the library says.
     path: PathBuf,
-    /// Of each output, whether the library writes it where it is told to.
-    pub(super) places: Vec<AtomicU8>,
+    /// By output.
+    pub(super) placings: Vec<Placing>,
 }
 
 type Pointers<T> = SmallVec<[T; 4]>;
@@ -120,7 +120,7 @@ impl OnnxSession {
             library,
             info,
             inputs: read.inputs,
-            places: read.outputs.iter().map(|_| AtomicU8::new(super::room::UNKNOWN)).collect(),
+            placings: read.outputs.iter().map(|_| Placing::default()).collect(),
             outputs: read.outputs,
             may_be_none: read.may_be_none,
             cpu_only: providers::cpu_only(&options.providers),
@@ -203,7 +203,7 @@ impl OnnxSession {
         for (slot, &index) in outputs.iter().enumerate() {
             let value = results.take(slot);
             tensors.push(match prepared.get_mut(slot).and_then(Option::take) {
-                Some((datatype, shape, place)) if value.lies_at((*place).as_ref())? => Tensor { datatype, shape, data: Data::Shared(placed(place)) },
+                Some(prepared) if value.lies_at(prepared.written().2)? => prepared.into_tensor(),
                 _ => self.output(value, index, inputs)?,
             });
         }

@@ -97,6 +97,7 @@ impl Taken {
     /// Runs it. With a stop on the library's own threads, so that it runs already when the stop can first reach it.
     pub(super) fn run(&mut self, stop: Option<&Stop>) -> Result<(), Failure> {
         let (library, request) = (self.pool.library, self.ptr());
+        self.sound = false;
         match stop {
             // SAFETY: the request is ours alone, and its inputs are alive.
             None => library.check(unsafe { (library.functions.ov_infer_request_infer)(request) })?,

@@ -6,11 +6,12 @@ use super::library::{Library, Owned};
 use super::named::Place;
 use super::options::{MOST, Options};
 use super::request::{Pool, Taken};
-use super::room::{Elsewhere, Places, State, put_back};
+use super::room::{Elsewhere, Places, put_back};
 use super::signature::{self, Bound, Told};
 use super::table::{Compiled, Dimension, Model, RawPartialShape, TensorHandle};
 use super::value::{Found, Trouble, borrowing, check_narrow};
 use crate::options::{Texts, name_of};
+use crate::placing::Placing;
 use crate::{format, onnx};
 use nnrp_core::error::excerpt;
 use nnrp_core::runtime::Room;
@@ -32,8 +33,8 @@ pub(super) struct OpenVinoSession {
     narrow: bool,
     /// Outputs lie in memory that belongs to their request alone.
     lends: bool,
-    /// By output: whether it is written where the library is told to.
-    pub(super) states: Vec<State>,
+    /// By output.
+    pub(super) placings: Vec<Placing>,
     /// Stripped from what the library says.
     path: PathBuf,
 }
@@ -75,8 +76,8 @@ impl OpenVinoSession {
         };
         let (narrow, lends) = (device.has_cpu(), device.over.is_none() && device.has_cpu());
         let pool = Pool::new(library, compiled);
-        let states = info.signature.outputs.iter().map(|_| State::default()).collect();
-        Ok(OpenVinoSession { pool, info, places: read.places, bounds: read.bounds, narrow, lends, states, path: spec.path.clone() })
+        let placings = info.signature.outputs.iter().map(|_| Placing::default()).collect();
+        Ok(OpenVinoSession { pool, info, places: read.places, bounds: read.bounds, narrow, lends, placings, path: spec.path.clone() })
     }
 
     pub(super) fn signature(&self) -> &Signature {
