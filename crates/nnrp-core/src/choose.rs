@@ -36,6 +36,11 @@ pub(crate) struct Chosen {
     pub(crate) not_taken: Vec<NotTaken>,
 }
 
+/// Puts runtimes in the order in which they are asked to load a file: its format's own before the others, which keep theirs (spec §8.10).
+pub fn in_turn<T>(runtimes: &mut [T], own: Option<&str>, name: impl Fn(&T) -> &str) {
+    runtimes.sort_by_key(|runtime| own != Some(name(runtime)));
+}
+
 impl Runtimes {
     /// Loads the model with the first runtime that can: of those wanted, or else of all, that of the file's format first and then in the order they
     /// were added.
@@ -49,7 +54,9 @@ impl Runtimes {
         }
         let wanted = &spec.runtime.0;
         let candidates: Vec<(&str, Option<&Arc<dyn Runtime>>)> = if wanted.is_empty() {
-            self.in_turn(&spec.path).into_iter().map(|runtime| (runtime.name(), Some(runtime))).collect()
+            let mut all: Vec<_> = self.iter().map(|runtime| (runtime.name(), Some(runtime))).collect();
+            in_turn(&mut all, self.own(&spec.path), |(name, _)| name);
+            all
         } else {
             wanted.iter().map(|name| (&**name, self.get(name))).collect()
         };

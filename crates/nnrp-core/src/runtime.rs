@@ -306,6 +306,9 @@ pub trait Isolate: Send + Sync {
     fn load(&self, runtime: &'static str, spec: &ModelSpec) -> Result<Box<dyn Session>>;
 }
 
+/// Names the runtime that is asked first for a file, if any should be.
+pub type First = fn(&Path) -> Option<&'static str>;
+
 /// The runtimes of an engine, by name.
 #[derive(Clone, Default)]
 pub struct Runtimes {
@@ -314,9 +317,6 @@ pub struct Runtimes {
     first: Option<First>,
     verify: Option<Verify>,
 }
-
-/// Names the runtime that is asked first for a file, if any should be.
-pub type First = fn(&Path) -> Option<&'static str>;
 
 /// Refuses a file or folder that does not have that digest.
 pub type Verify = fn(&Path, &str) -> Result<()>;
@@ -348,12 +348,9 @@ impl Runtimes {
         spec.digests.iter().try_for_each(|(path, digest)| self.verify.unwrap_or(nobody)(path, digest))
     }
 
-    /// All of them, in the order in which they are asked to load a file.
-    pub(crate) fn in_turn(&self, path: &Path) -> Vec<&Arc<dyn Runtime>> {
-        let first = self.first.and_then(|first| first(path));
-        let mut runtimes: Vec<_> = self.iter().collect();
-        runtimes.sort_by_key(|runtime| first != Some(runtime.name()));
-        runtimes
+    /// The one that is asked first for a file.
+    pub(crate) fn own(&self, path: &Path) -> Option<&'static str> {
+        self.first.and_then(|first| first(path))
     }
 
     /// Gives models that ask for it processes of their own, from now on.

@@ -36,7 +36,7 @@ mod _nnrp {
     #[pymodule_export]
     use super::tensor::Tensor;
     #[pymodule_export]
-    use super::{check_options, digest, format, inspect, own_runtime};
+    use super::{check_options, digest, format, in_turn, inspect, own_runtime};
     #[pymodule_export]
     const OWN_RUNTIMES: [(&str, &str); nnrp_runtimes::OWN_RUNTIMES.len()] = nnrp_runtimes::OWN_RUNTIMES;
     #[pymodule_export]
@@ -65,6 +65,13 @@ fn digest(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 #[pyfunction]
 fn own_runtime(py: Python<'_>, path: PathBuf) -> Option<&'static str> {
     py.detach(|| nnrp_runtimes::own_runtime(&path))
+}
+
+/// The runtimes of those names, in the order in which they are asked for a file of the format.
+#[pyfunction]
+fn in_turn(format: &str, mut runtimes: Vec<String>) -> Vec<String> {
+    nnrp_core::choose::in_turn(&mut runtimes, nnrp_runtimes::own_runtime_of(format), String::as_str);
+    runtimes
 }
 
 /// Refuses options that do not fit a runtime's JSON Schema.

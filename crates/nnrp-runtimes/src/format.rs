@@ -82,8 +82,12 @@ pub fn format(path: &Path) -> Result<&'static str> {
 
 /// The runtime that a file's format was made for; none where there is none such, or nobody can tell the format.
 pub fn own_runtime(path: &Path) -> Option<&'static str> {
-    let found = format(path).ok()?;
-    OWN_RUNTIMES.iter().find(|(format, _)| *format == found).map(|&(_, runtime)| runtime)
+    own_runtime_of(format(path).ok()?)
+}
+
+/// The runtime that a format was made for.
+pub fn own_runtime_of(format: &str) -> Option<&'static str> {
+    OWN_RUNTIMES.iter().find(|(known, _)| *known == format).map(|&(_, runtime)| runtime)
 }
 
 /// The format, when the runtime reads it.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from nnrp import _nnrp
+from nnrp import runtimes
 from nnrp.errors import InvalidOption, NnrpError
 
 PRECISIONS = ("strict", "bf16", "fp16", "int8", "fast")
@@ -108,11 +108,12 @@ def plan(
         The candidates, and what was left out and why.
     """
     reads = {runtime["name"]: set(runtime["formats"]) for runtime in offered}
-    installed = [Choice(runtime["name"]) for runtime in offered if runtime.get("version")]
+    installed = [runtime for runtime in offered if runtime.get("version")]
     found, notes = list(fixed), list[str]()
     for path in paths if chosen or not fixed else ():
         format = _format(path)
-        for choice in chosen or _in_turn(installed, format):
+        turns = installed if format is None else runtimes.readers(format, installed)
+        for choice in chosen or [Choice(runtime["name"]) for runtime in turns]:
             fits = format is None or choice.runtime not in reads or format in reads[choice.runtime]
             # Of several files each runtime takes those that it reads; a runtime that was asked to read the only one fails, and says why.
             if fits or (chosen and len(paths) == 1):
@@ -133,11 +134,6 @@ def _has(candidates: Iterable[Candidate], wanted: Candidate) -> bool:
     return any(
         (one.choice.runtime, one.choice.device, one.choice.options) == (wanted.choice.runtime, wanted.choice.device, wanted.choice.options) for one in same
     )
-
-
-def _in_turn(choices: Sequence[Choice], format: str | None) -> list[Choice]:
-    own = dict(_nnrp.OWN_RUNTIMES).get(format or "")
-    return sorted(choices, key=lambda one: one.runtime != own)
 
 
 def _format(path: Path) -> str | None:

@@ -23,6 +23,7 @@ from nnrp import _nnrp
 from nnrp.convert import place
 from nnrp.convert.ways import WAYS, Way, way
 from nnrp.errors import InvalidOption, LoadFailed, NnrpError, NoRuntime, RuntimeNotInstalled, UnknownOption
+from nnrp.runtimes import readers
 from nnrp.runtimes.package import without_paths
 
 if TYPE_CHECKING:
@@ -154,8 +155,7 @@ def _readers(made: Converted, source: str, result: str) -> tuple[str, str]:
 
 def _reading(made: Converted, format: str, installed: list[dict[str, Any]]) -> list[str]:
     """The runtimes that are installed and read a format, that of the format first."""
-    own = dict(_nnrp.OWN_RUNTIMES).get(format)
-    found = sorted((told["name"] for told in installed if told["version"] and format in told["formats"]), key=lambda name: name != own)
+    found = [told["name"] for told in readers(format, installed) if told["version"]]
     if not found:
         message = f"written to '{made.files[0]}' and not compared: no runtime that is installed reads {format}; install one, name --runtimes, or --no-compare"
         raise NoRuntime(message, format=format)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,13 +44,18 @@ def libraries() -> dict[str, str]:
     return {runtime: folder for runtime in _PACKAGES if (folder := library(runtime))}
 
 
-def readers(format: str) -> list[dict[str, Any]]:
-    """Tell of the runtimes that read a format, as `Engine.runtimes` does, in the order in which they are asked to load such a file."""
+def readers(format: str, offered: Iterable[Mapping[str, Any]] | None = None) -> list[Mapping[str, Any]]:
+    """Tell of the runtimes that read a format, in the order in which they are asked to load such a file (spec §8.10).
+
+    Args:
+        format: as `nnrp.inspect` names it.
+        offered: what runtimes tell of themselves, as `Engine.runtimes` does and in its order; default: those of a new engine.
+    """
     from nnrp import _nnrp
     from nnrp.engine import Engine
 
-    own = dict(_nnrp.OWN_RUNTIMES).get(format)
-    return sorted((told for told in Engine().runtimes() if format in told["formats"]), key=lambda told: told["name"] != own)
+    reading = {told["name"]: told for told in (Engine().runtimes() if offered is None else offered) if format in told["formats"]}
+    return [reading[name] for name in _nnrp.in_turn(format, list(reading))]
 
 
 def installed() -> dict[str, str]:
