@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import nnrp
+from nnrp.compare.memory import resident
 from nnrp.compare.wire import Wire, raw_of
 from nnrp.errors import NnrpError
 from nnrp.runtimes.trial import end_with
@@ -41,7 +40,7 @@ def main() -> None:
 
 
 def _measure(wire: Wire, load: dict[str, Any]) -> None:
-    before = _resident()
+    before = resident()
     started = time.perf_counter()
     # Files of any name may be compared; a model's name may not be any.
     model = nnrp.load(load.pop("path"), "candidate", **load)
@@ -88,19 +87,8 @@ def _digest(outputs: dict[str, Any]) -> str:
 
 
 def _grown(before: int | None, held: int) -> int | None:
-    now = _resident()
+    now = resident()
     return None if before is None or now is None else max(0, now - before - held)
-
-
-def _resident() -> int | None:
-    """The process's resident memory in bytes; None where the system does not tell."""
-    status = Path("/proc/self/statm")
-    if status.exists():
-        return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    if sys.platform == "win32":
-        return None
-    told = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, text=True, check=False).stdout
-    return int(told) * 1024 if told.strip().isdigit() else None
 
 
 if __name__ == "__main__":

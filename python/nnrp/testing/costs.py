@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nnrp.compare import invent, tolerance
 from nnrp.compare.difference import Tally, datatype_of
+from nnrp.compare.memory import resident
 from nnrp.compare.signature import Port
 from nnrp.errors import NnrpError
 from nnrp.model import Model
@@ -59,10 +58,10 @@ def grown(subject: Subject, work: Callable[[], None], what: str) -> str:
 
 
 def _resident() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError as error:
-        raise NotApplicable("this system does not tell a process's memory") from error
+    told = resident()
+    if told is None:
+        raise NotApplicable("this system does not tell a process's memory")
+    return told
 
 
 @check("leaks.again", "8.1", "a model that was unloaded can be loaded again, and twice at once")
