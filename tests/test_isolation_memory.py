@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 from test_isolation import kill, load_into, patiently, process
+from tritonclient.grpc.service_pb2 import ModelInferRequest, ModelInferResponse
 
 import nnrp
 from nnrp.errors import InvalidOption, RunFailed, RuntimeCrashed
@@ -29,6 +31,38 @@ def test_requests_over_64_kb_are_read_where_the_server_gathered_them() -> None:
             assert total == LARGE.sum()
     place, total = model(LARGE)["y"]
     assert (place, total) == (0, LARGE.sum())
+
+
+def test_a_request_that_could_still_be_another_models_is_gathered_in_nobodys_memory() -> None:
+    engine = nnrp.Engine()
+    options = {"inputs": {"x": ["FP32", [-1]]}, "outputs": {"y": ["FP32", [-1]]}}
+    for version in ("1", "2"):
+        engine.load("prone:whereabouts", "whereabouts", version, runtime="callable", options=options, isolation="process")
+    with nnrp.serve(engine, http_port=None, grpc_port=0) as server, grpc.insecure_channel((server.grpc_url or "").removeprefix("grpc://")) as channel:
+        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        name, rest = ModelInferRequest(model_name="whereabouts"), request()
+
+        def place(*parts: ModelInferRequest) -> float:
+            answer = ModelInferResponse.FromString(infer(b"".join(part.SerializeToString() for part in parts)))
+            gathered, total = np.frombuffer(answer.raw_output_contents[0], np.float32)
+            assert total == LARGE.sum()
+            return float(gathered)
+
+        versions = [ModelInferRequest(model_version=version) for version in ("1", "2")]
+        assert place(name, versions[0], rest) > 0
+        # What is copied begins a page.
+        assert place(name, rest) == place(name, rest, versions[0]) == 0
+        for twice in ((name, versions[1], rest, versions[0]), (name, rest, name)):
+            with pytest.raises(grpc.RpcError, match="expected one model name and one version") as raised:
+                place(*twice)
+            assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def request() -> ModelInferRequest:
+    """Ask with LARGE, of no model yet."""
+    asked = ModelInferRequest(raw_input_contents=[LARGE.tobytes()])
+    asked.inputs.add(name="x", datatype="FP32", shape=LARGE.shape)
+    return asked
 
 
 def test_what_a_process_writes_over_its_inputs_is_its_own_end() -> None:

@@ -19,10 +19,14 @@ pub(crate) fn malformed(error: DecodeError) -> NnrpError {
     NnrpError::new(Reason::Malformed, format!("message: {error}"))
 }
 
-/// Checks the bytes of a ModelInferRequest.
+/// Checks the bytes of a ModelInferRequest. One that names its model twice would be gathered for the first and be asked of the last (spec §4.5).
 pub(super) fn check_request(message: &[u8], limit: usize) -> Result<()> {
     let mut bounds = Bounds { limit, parameters: 0, unfolded: 0, tensors: [0; 3] };
+    let mut named = [false; 2];
     each_field(message, |tag, field| match tag {
+        1 | 2 if std::mem::replace(&mut named[tag as usize - 1], true) => {
+            Err(NnrpError::new(Reason::Malformed, "message: expected one model name and one version at most, got more"))
+        }
         4 => bounds.parameter(),
         5 => bounds.tensor(tag, field),
         6 => {

@@ -196,7 +196,11 @@ pub(super) fn pool_of(first: &[u8], length: usize, pool: &Pool, engine: Option<&
     let reading = engine.filter(|_| length > PLACED_FROM).and_then(|engine| {
         let mut rest = first;
         let name = text(&mut rest, 1)?;
-        engine.reading(name, text(&mut rest, 2).unwrap_or_default())
+        match text(&mut rest, 2) {
+            Some(version) => engine.reading(name, version),
+            // One may still come, and be that of another process.
+            None => engine.reading(name, "").filter(|_| engine.versions(name).len() == 1),
+        }
     });
     pool.within(reading)
 }
