@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import logging
 import os
 import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,6 +123,51 @@ except nnrp.errors.ModelNotFound:
 
 
 # Event loops
+
+
+async def late(x: Any) -> Any:
+    await asyncio.sleep(0)
+    return x if x[0] else [][0]
+
+
+async def late_stream(x: Any) -> AsyncIterator[Any]:
+    yield await late(x)
+    yield await late(x - x[0])
+
+
+async def _infer(model: nnrp.Model, x: Any) -> None:
+    await model.infer_async({"x": x})
+
+
+async def _stream(model: nnrp.Model, x: Any) -> None:
+    async for _ in model.stream_async(x=x):
+        pass
+
+
+@pytest.mark.parametrize(("function", "ask"), [(late, _infer), (late_stream, _stream)])
+def test_an_error_that_comes_to_the_event_loop_leaves_nothing_for_the_collector(function: Any, ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    # A log that is kept keeps the errors.
+    caplog.set_level(logging.CRITICAL, "nnrp.runtimes")
+    model, x = nnrp.load(function, inputs={"x": ("FP32", [-1])}, outputs={"y": ("FP32", [-1])}), np.zeros(2, np.float32)
+    held = [weakref.ref(model), weakref.ref(model.engine), weakref.ref(x)]
+
+    async def main(model: nnrp.Model, x: Any) -> None:
+        with pytest.raises(errors.RunFailed):
+            await ask(model, x)
+        x[0] = 1
+        with contextlib.suppress(errors.RunFailed):
+            await ask(model, x)
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(main(model, x))
+        del model, x
+        # The thread that brings answers may still be about to let go.
+        pause = threading.Event()
+        assert any(not any(one() is not None for one in held) or pause.wait(0.01) for _ in range(6_000))
+    finally:
+        gc.enable()
 
 
 def test_answers_come_to_the_event_loop_side_by_side(double: nnrp.Model, slow_file: Path) -> None:

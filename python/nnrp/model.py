@@ -11,8 +11,6 @@ from nnrp import _nnrp
 from nnrp.errors import InvalidOption, NotOffered
 
 if TYPE_CHECKING:
-    import asyncio
-
     import numpy.typing as npt
 
     from nnrp.engine import Engine
@@ -199,23 +197,11 @@ class Model(_nnrp.Model):
 
         Cancelling the task cancels the request, and the run if the runtime can end one. The inputs are kept until the answer is there.
         """
-        import asyncio
+        from nnrp.arrival import arrival
 
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outputs] = loop.create_future()
-
-        def deliver(answer: Outputs | None, error: Exception | None) -> None:
-            loop.call_soon_threadsafe(_settle, future, answer, error)
-
-        started: Any = self._infer(dict(inputs), outputs, timeout, id, list((parameters or {}).items()), deliver)
-        if isinstance(started, dict):
-            return started
-        try:
-            return await future
-        finally:
-            started()
-            # An error's frames would hold the request by it, and the request holds them: a cycle that the collector does not see.
-            del started
+        given, said = dict(inputs), list((parameters or {}).items())
+        answer: Outputs = await arrival(lambda deliver: self._infer(given, outputs, timeout, id, said, deliver))
+        return answer
 
     def stream(
         self,
@@ -307,12 +293,3 @@ class Model(_nnrp.Model):
 def _spec(told: Mapping[str, Any], optional: bool = False) -> TensorSpec:
     # Protobuf's JSON writes whole numbers as text.
     return TensorSpec(told["name"], told["datatype"], tuple(int(dim) for dim in told["shape"]), optional)
-
-
-def _settle(future: asyncio.Future[Outputs], answer: Outputs | None, error: Exception | None) -> None:
-    if future.done():
-        return
-    if answer is None:
-        future.set_exception(error or RuntimeError("neither answer nor error"))
-    else:
-        future.set_result(answer)

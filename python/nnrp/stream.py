@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from nnrp.errors import WrongState
 
 if TYPE_CHECKING:
-    import asyncio
-
     import numpy.typing as npt
 
     Outputs: TypeAlias = dict[str, npt.NDArray[Any]]
@@ -71,28 +69,18 @@ class AsyncStream(_Going, AsyncIterator["Outputs"]):
     __slots__ = ()
 
     async def __anext__(self) -> Outputs:
-        import asyncio
+        from asyncio import CancelledError
 
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Outputs | None] = loop.create_future()
+        from nnrp.arrival import arrival
 
-        def deliver(answer: Outputs | None, error: Exception | None) -> None:
-            loop.call_soon_threadsafe(_settle, future, answer, error)
-
-        answer: Any = self._pull(False, deliver)
-        if callable(answer):
-            try:
-                answer = await future
-            except asyncio.CancelledError:
-                self._end()
-                raise
-            finally:
-                if callable(answer):
-                    answer()
+        try:
+            answer: Outputs | None = await arrival(lambda deliver: self._pull(False, deliver))
+        except CancelledError:
+            self._end()
+            raise
         if answer is None:
             raise StopAsyncIteration
-        given: Outputs = answer
-        return given
+        return answer
 
     async def aclose(self) -> None:
         """Cancel the request, unless all its answers have come; there are no more answers then."""
@@ -103,15 +91,6 @@ class AsyncStream(_Going, AsyncIterator["Outputs"]):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._end()
-
-
-def _settle(future: asyncio.Future[Outputs | None], answer: Outputs | None, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(answer)
 
 
 def end_all() -> None:

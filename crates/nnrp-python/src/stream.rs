@@ -13,11 +13,21 @@ use std::time::Duration;
 /// How long a thread waits before it looks for signals.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// The model of a stream. PyO3 ends a closure without saying that the interpreter is held, and would leave what it has to whoever calls next.
+struct Owner(Option<Py<Model>>);
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        Python::try_attach(|_| drop(self.0.take()));
+    }
+}
+
 /// A function `pull(close, deliver)`: closes the stream, or gives the next answer, None at the end; with `deliver`, as [`task::start`] says.
 pub(crate) fn puller<'py>(model: &Bound<'py, Model>, answers: Answers, id: Option<Box<str>>) -> PyResult<Bound<'py, PyAny>> {
-    let (answers, owner) = (Arc::new(Own::new(SharedAnswers::from(answers))), model.clone().unbind());
+    let (answers, owner) = (Arc::new(Own::new(SharedAnswers::from(answers))), Owner(Some(model.clone().unbind())));
     let pull = move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
-        let (py, model, here) = (args.py(), owner.bind(args.py()), answers.get(args.py())?);
+        let (py, here) = (args.py(), answers.get(args.py())?);
+        let Some(model) = owner.0.as_ref().map(|model| model.bind(py)) else { return Ok(py.None()) };
         let (close, deliver): (bool, Option<Py<PyAny>>) = args.extract()?;
         if close {
             here.close();

@@ -25,26 +25,29 @@ pub(crate) fn one(answer: impl Future<Output = Result<Response>> + Send + 'stati
 
 struct Task {
     pending: Own<Mutex<Option<Pending>>>,
-    model: Py<Model>,
+    waiting: Mutex<Option<Waiting>>,
     id: Option<Box<str>>,
-    /// `deliver(answer, error)`, safe to call from any thread.
-    deliver: Py<PyAny>,
     notes: Notes,
 }
+
+/// What waits for the answer: the model, and `deliver(answer, error)`, safe to call from any thread. Let go of where the interpreter is held: the task
+/// itself may go on a thread of the engine, and would leave them to whoever calls the interpreter next.
+type Waiting = (Py<Model>, Py<PyAny>);
 
 /// To the courier: a task that has an answer, or that it is time to end.
 type Notes = Sender<Option<Arc<Task>>>;
 
-/// Gives the answer if it is there, or else a function that cancels; then `deliver` is called once, from another thread.
+/// Gives the answer if it is there, or else a function that cancels; then `deliver` is called once, from another thread, unless that came first.
 pub(crate) fn start<'py>(model: &Bound<'py, Model>, pending: Pending, id: Option<Box<str>>, deliver: Py<PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let notes = courier(model.py())?;
-    let task = Arc::new(Task { pending: Own::new(Mutex::new(Some(pending))), model: model.clone().unbind(), id, deliver, notes });
+    let task = Arc::new(Task { pending: Own::new(Mutex::new(Some(pending))), waiting: Mutex::new(Some((model.clone().unbind(), deliver))), id, notes });
     if let Some(next) = task.poll() {
         return model.get().present_next(model.py(), next, task.id.as_deref());
     }
     let cancel = move |_: &Bound<'_, _>, _: Option<&Bound<'_, _>>| {
         let pending = task.pending.mine().and_then(|pending| pending.lock().take());
-        drop(pending);
+        let waiting = task.waiting.lock().take();
+        drop((pending, waiting));
     };
     Ok(PyCFunction::new_closure(model.py(), None, None, cancel)?.into_any())
 }
@@ -59,10 +62,12 @@ impl Task {
     }
 
     fn deliver(&self, py: Python<'_>, next: Next) {
+        let waiting = self.waiting.lock().take();
+        let Some((model, deliver)) = waiting else { return };
         // An event loop that has been closed wants no answer.
-        let _unheard = match self.model.get().present_next(py, next, self.id.as_deref()) {
-            Ok(answer) => self.deliver.call1(py, (answer, py.None())),
-            Err(error) => self.deliver.call1(py, (py.None(), error)),
+        let _unheard = match model.get().present_next(py, next, self.id.as_deref()) {
+            Ok(answer) => deliver.call1(py, (answer, py.None())),
+            Err(error) => deliver.call1(py, (py.None(), error)),
         };
     }
 }

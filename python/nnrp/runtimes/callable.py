@@ -238,6 +238,9 @@ def finish(work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, cont
         if control.stopped:
             raise ClientCancelled("callable: the run was cancelled") from error
         raise RunFailed("callable: the function cancelled itself") from error
+    finally:
+        # An error's frames would hold the error by it: a cycle.
+        del future
 
 
 def _takes_names(function: Function[..., Any], names: list[str]) -> bool:
