@@ -331,6 +331,8 @@ def _end() -> None:
             engine._close(timedelta(seconds=GRACE))
     # Those of engines that are gone already may still let go of what they had.
     _nnrp.wait_for_threads(timedelta(seconds=GRACE))
+    if loops := sys.modules.get("nnrp.runtimes.loop"):
+        loops.end_all()
 
 
 def _own_process(plugins: Sequence[StrPath]) -> tuple[list[str], list[tuple[str, str]]]:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import itertools
 import platform
 import sys
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Generator, Iterator, Mapping, Sequence
 from collections.abc import Callable as Function
-from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager
 from importlib import import_module
 from typing import Any, TypeAlias
 
-from nnrp.errors import ClientCancelled, InvalidModel, InvalidOption, NotOffered, RunFailed, WrongState
+from nnrp.errors import InvalidModel, InvalidOption, NotOffered, WrongState
 from nnrp.runtimes.contract import Control, ModelSpec, Session, Streaming, on_cpu
+from nnrp.runtimes.loop import END, Loop, step
 
 Declared: TypeAlias = Mapping[str, tuple[str, Sequence[int] | None]]
 
@@ -24,8 +22,6 @@ Declared: TypeAlias = Mapping[str, tuple[str, Sequence[int] | None]]
 _held: dict[str, Function[..., Any]] = {}
 _numbers = itertools.count()
 
-#: How often a run that somebody may stop looks whether somebody did, in seconds.
-LOOK = 0.01
 #: How many runs of an async function go on at once.
 ASYNC_WORKERS = 64
 
@@ -165,28 +161,14 @@ class Looped(Described):
     def __init__(self, function: Function[..., Any], options: Mapping[str, Any]) -> None:
         super().__init__(function, {"exclusive": False} | dict(options))
         self.workers = options.get("workers", ASYNC_WORKERS)
-        self._loop = asyncio.new_event_loop()
-        self._closed = False
-        self._thread = threading.Thread(target=self._go, name="nnrp-callable", daemon=True)
-        self._thread.start()
-
-    def _go(self) -> None:
-        # A function that stops the loop stops no other run, and not its own.
-        while not self._closed:
-            self._loop.run_forever()
+        self._loop = Loop("nnrp-callable")
+        self.close = self._loop.close
 
     def _finish(self, work: Coroutine[Any, Any, Any], control: Control) -> Any:
-        if threading.get_ident() == self._thread.ident:
+        if self._loop.is_here():
             work.close()
             raise WrongState("callable: an async function called its own model and would wait for ever; await the function itself")
-        return finish(work, self._loop, control)
-
-    def close(self) -> None:
-        self._closed = True
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.get_ident() != self._thread.ident:
-            self._thread.join()
-            self._loop.close()
+        return self._loop.finish(work, control)
 
 
 class Async(Looped):
@@ -209,38 +191,8 @@ class AsyncStream(Looped):
             self._finish(_leave(answers), Control())
 
 
-#: What comes after the last answer.
-END: Any = object()
-
-
-async def step(answers: AsyncIterator[Any]) -> Any:
-    """Give the next answer, END at the end."""
-    return await anext(answers, END)
-
-
 async def _leave(answers: AsyncGenerator[Any, None]) -> None:
     await answers.aclose()
-
-
-def finish(work: Coroutine[Any, Any, Any], loop: asyncio.AbstractEventLoop, control: Control) -> Any:
-    """Give what a coroutine gives on another thread's event loop; cancel it when nobody waits any more."""
-    future = asyncio.run_coroutine_threadsafe(work, loop)
-    try:
-        while True:
-            try:
-                return future.result(LOOK if control.stoppable else None)
-            except TimeoutError:
-                if future.done():
-                    raise
-                if control.stopped:
-                    future.cancel()
-    except CancelledError as error:
-        if control.stopped:
-            raise ClientCancelled("callable: the run was cancelled") from error
-        raise RunFailed("callable: the function cancelled itself") from error
-    finally:
-        # An error's frames would hold the error by it: a cycle.
-        del future
 
 
 def _takes_names(function: Function[..., Any], names: list[str]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from nnrp.errors import InvalidOption, NnrpError, NotOffered, RunFailed
 from nnrp.remote import Client
-from nnrp.runtimes.callable import END, finish, step
 from nnrp.runtimes.contract import Control, ModelSpec, on_cpu
+from nnrp.runtimes.loop import END, Loop, step
 
 #: How many requests are on their way at once.
 WORKERS = 64
@@ -61,26 +59,19 @@ class Model:
         self.device = "remote"
         self.format = str(self._model.metadata().get("platform", "")) or "model"
         self.settings = {"model": name, "version": version or "latest", "workers": workers}
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="nnrp-remote", daemon=True)
-        self._thread.start()
+        self._loop = Loop("nnrp-remote")
+        self.close = self._loop.close
 
     def run(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> dict[str, Any]:
         left = None if control.deadline is None else max(0.0, control.deadline - time.monotonic())
         try:
             if not control.stoppable:
                 return self._model.infer(inputs, outputs)
-            answer: dict[str, Any] = finish(self._model.infer_async(inputs, outputs, timeout=left), self._loop, control)
+            answer: dict[str, Any] = self._loop.finish(self._model.infer_async(inputs, outputs, timeout=left), control)
             return answer
         except NnrpError as error:
             _check(error)
             raise
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        if threading.get_ident() != self._thread.ident:
-            self._thread.join()
-            self._loop.close()
 
 
 class Stream(Model):
@@ -91,10 +82,10 @@ class Stream(Model):
         try:
             answers = self._model.stream_async(inputs, outputs, timeout=left)
             try:
-                while (answer := finish(step(answers), self._loop, control)) is not END:
+                while (answer := self._loop.finish(step(answers), control)) is not END:
                     yield answer
             finally:
-                finish(answers.aclose(), self._loop, Control())
+                self._loop.finish(answers.aclose(), Control())
         except NnrpError as error:
             _check(error)
             raise

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +13,6 @@ from typing import Any
 
 from nnrp.engine import Engine
 from nnrp.errors import InvalidModel, InvalidOption, NotOffered, RunFailed
-from nnrp.runtimes.callable import finish
 from nnrp.runtimes.contract import Control, ModelSpec
 from nnrp.runtimes.coreml.features import Features, Sizes
 from nnrp.runtimes.coreml.ops import TABLE
@@ -23,6 +20,7 @@ from nnrp.runtimes.coreml.package import Package, bad
 from nnrp.runtimes.coreml.program import Program
 from nnrp.runtimes.coreml.schema import CORE_ML, messages
 from nnrp.runtimes.coreml.value import TYPES, Constants, Type
+from nnrp.runtimes.loop import Loop
 
 #: The oldest specification of Core ML whose models may be programs.
 OLDEST = 5
@@ -131,9 +129,7 @@ class Translated:
         self.settings |= {key: itself[key] for key in ("threads", "providers") if key in itself}
         further = {"images": told.features.images, "classes": told.classes, "sizes": {name: sizes.told() for name, sizes in self._sizes.items()}}
         self.settings |= {key: value for key, value in further.items() if value} | {"onnxruntime": itself}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
+        self._loop = Loop("nnrp-coreml")
 
     def run(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> dict[str, Any]:
         for name, sizes in self._sizes.items():
@@ -144,26 +140,13 @@ class Translated:
                 answer: dict[str, Any] = self._model.infer(inputs, outputs)
                 return answer
             left = None if control.deadline is None else max(0.0, control.deadline - time.monotonic())
-            stopped: dict[str, Any] = finish(self._model.infer_async(inputs, outputs, timeout=left), self._waiting(), control)
+            stopped: dict[str, Any] = self._loop.finish(self._model.infer_async(inputs, outputs, timeout=left), control)
             return stopped
         except RunFailed as error:
             raise RunFailed(f"runtime coreml: {error.message}", **{**error.details, "runtime": "coreml"}) from error
 
-    def _waiting(self) -> asyncio.AbstractEventLoop:
-        """The loop that waits for runs that somebody may stop; made for the first of them."""
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="nnrp-coreml", daemon=True)
-                self._thread.start()
-            return self._loop
-
     def close(self) -> None:
-        if self._loop is not None and self._thread is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            if threading.get_ident() != self._thread.ident:
-                self._thread.join()
-                self._loop.close()
+        self._loop.close()
         self._engine.unload(self._model.name)
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 from nnrp import errors
-from nnrp.runtimes.callable import LOOK
+from nnrp.runtimes.loop import LOOK
 from nnrp.runtimes.triton_python.tensor import Tensor, TritonModelException
 
 if TYPE_CHECKING:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 import queue
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nnrp.errors import ClientCancelled, InvalidModel, RunFailed, ShapeMismatch, WrongState
-from nnrp.runtimes.callable import LOOK, finish
 from nnrp.runtimes.contract import Control
+from nnrp.runtimes.loop import LOOK, Loop
 from nnrp.runtimes.triton_python.config import Config
 from nnrp.runtimes.triton_python.message import Channel, InferenceResponse
 from nnrp.runtimes.triton_python.module import Source
@@ -59,7 +57,7 @@ class Session:
         self._request_type = vars(source.utils)["InferenceRequest"]
         self._idle: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._held = threading.local()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = Loop(NAME)
         #: How many times `execute` of a decoupled model is at work on a thread of its own, and whether the last of them is to end the model.
         self._going, self._leaving, self._gone = 0, False, threading.Condition()
         self._ends = ExitStack()
@@ -80,6 +78,7 @@ class Session:
             if not callable(getattr(model, "execute", None)):
                 raise InvalidModel("model file: expected a method execute in TritonPythonModel, got none", runtime=NAME)
             self._idle.put(model)
+        self._ends.callback(self._loop.close)
         self._samples = samples(config, self._folder)
         if self._samples:
             for _ in instances:
@@ -222,13 +221,7 @@ class Session:
 
     def _finish(self, work: Coroutine[Any, Any, Any], control: Control) -> Any:
         """What a coroutine gives, on the event loop of the model."""
-        if self._loop is None:
-            loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name=NAME, daemon=True)
-            self._ends.callback(partial(_end, loop, thread))
-            thread.start()
-            self._loop = loop
-        return finish(work, self._loop, control)
+        return self._loop.finish(work, control)
 
     def close(self) -> None:
         """End the instances, each by its own `finalize`, and forget the model's modules; never beside an `execute`."""
@@ -237,10 +230,3 @@ class Session:
                 self._leaving = True
                 return
         self._ends.close()
-
-
-def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
-    loop.call_soon_threadsafe(loop.stop)
-    if threading.get_ident() != thread.ident:
-        thread.join()
-        loop.close()
