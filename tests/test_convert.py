@@ -10,6 +10,7 @@ from typing import Any
 
 import lite
 import numpy as np
+import onnx
 import pytest
 import zoo
 from comparing import run
@@ -137,6 +138,19 @@ def test_files_of_another_model_of_that_name_are_left_alone(tmp_path: Path) -> N
     assert made.files == (tmp_path / "net.onnx",)
     assert [other.read_bytes() for other in others] == [b"another model's"] * 3
     assert not (tmp_path / "net.onnx.data").exists()
+
+
+def test_a_large_model_leaves_nothing_but_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = zoo.heavy(tmp_path / "heavy.onnx")
+    model = onnx.load(file)
+    onnx.save(model, file, save_as_external_data=True, location="heavy.onnx_data")
+    # What makes a file large, and its weights are larger.
+    monkeypatch.setattr("nnrp.convert.ways._LARGE", 1 << 16)
+    assert file.stat().st_size < 1 << 16
+    made = convert(file, "int8-dynamic")
+    names = {"heavy.int8-dynamic.onnx", "heavy.int8-dynamic.onnx.data"}
+    assert {one.name for one in made.files} == names
+    assert {one.name for one in tmp_path.iterdir()} == names | {"heavy.onnx", "heavy.onnx_data"}
 
 
 def test_what_cannot_be_done_says_so_before_anything_is_written(tmp_path: Path, cases: Path) -> None:

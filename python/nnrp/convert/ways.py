@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnrp import _nnrp
 from nnrp.errors import InvalidModel, InvalidOption, LoadFailed, NotOffered
 
 if TYPE_CHECKING:
@@ -99,7 +101,6 @@ def _int8_dynamic(
         nodes_to_exclude=list(nodes_to_exclude or ()),
         use_external_data_format=_is_large(source),
     )
-    prepared.unlink()
 
 
 def _int8(
@@ -139,7 +140,6 @@ def _int8(
         use_external_data_format=_is_large(source),
         calibrate_method=CalibrationMethod[method],
     )
-    prepared.unlink()
 
 
 def _cases(source: Path, folder: Path, tell: Progress) -> Iterator[dict[str, Any]]:
@@ -259,17 +259,23 @@ def _save(model: Any, target: Path, tell: Progress) -> None:
 
 
 def _is_large(source: Path) -> bool:
-    beside = [source.with_name(name + suffix) for name in (source.stem, source.name) for suffix in (".bin", ".data")]
+    told: dict[str, Any] = json.loads(_nnrp.inspect(source))
+    beside = [source.with_name(name) for name in told["needs"]["external_files"]]
     return sum(one.stat().st_size for one in (source, *beside) if one.is_file()) > _LARGE
 
 
 def _prepared(source: Path, target: Path, tell: Progress) -> Path:
-    """Infer shapes and optimise, as the quantiser wants it; a model that this does not work for is quantised as it is."""
+    """Infer shapes and optimise, as the quantiser wants it; a model that this does not work for is quantised as it is.
+
+    Returns:
+        The file, in a folder of its own: what it keeps beside it, under names of onnx's choice, is no part of the result.
+    """
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     tell("preparing", 0.1)
-    prepared = target.with_name("prepared.onnx")
+    prepared = target.parent / "prepared" / "model.onnx"
+    prepared.parent.mkdir()
     try:
         quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=_is_large(source), all_tensors_to_one_file=True)
     except Exception:  # noqa: BLE001 - it raises whatever it likes, and is of use only where it works
