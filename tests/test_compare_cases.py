@@ -107,6 +107,14 @@ def test_a_range_holds_and_must_fit_its_datatype() -> None:
     assert set(values.tolist()) == {3, 4, 5}
     with pytest.raises(errors.InvalidOption, match="UINT8"):
         invent.random(1, 0, [port], ranges={"x": (0, 1000)})
+    with pytest.raises(errors.InvalidOption, match="range x: expected an input of numbers"):
+        invent.random(1, 0, [Port("x", "BYTES", (2,))], ranges={"x": (0, 1)})
+
+
+@pytest.mark.parametrize("open_shape", [(-1, "n"), None])
+def test_a_size_below_0_is_refused(open_shape: tuple[int | str, ...] | None) -> None:
+    with pytest.raises(errors.InvalidOption, match="expected sizes from 0"):
+        invent.random(1, 0, [Port("x", "FP32", open_shape)], shapes={"x": (2, -3)})
 
 
 # Differences

@@ -87,6 +87,23 @@ def test_a_repositorys_pin_lies_beside_its_versions(tmp_path: Path) -> None:
     assert pin.read([file]).key == "2/model.onnx"
 
 
+#: A table of an entry, and what it does not hold.
+WRONG = {"files": "{x = 3}", "names": "{x = 3}", "tolerances": '{x = "small"}', "shapes": "{x = 3}", "ranges": "{x = [1]}"}
+
+
+def _entry(files: str = "{}", names: str = "{}", tolerances: str = "{}", shapes: str = "{}", ranges: str = "{}") -> str:
+    """An entry with one candidate, which is right but for what is given."""
+    cases = f'{{kind = "random", number = 1, seed = 0, sha256 = "", shapes = {shapes}, ranges = {ranges}}}'
+    candidate = '{name = "a", model = "net.onnx", runtime = "onnxruntime", version = "1", device = "auto", precision = "strict", verdict = "reference"}'
+    tables = f"files = {files}\nnames = {names}\ntolerances = {tolerances}\ncases = {cases}\ncandidates = [{candidate}]"
+    return f'[verified."net.onnx"]\nreference = "a"\n{tables}'
+
+
+def test_a_pin_that_says_little_can_be_read(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text(_entry())
+    assert pin.read([net(tmp_path / "net.onnx", np.ones((1, 4)))]).key == "net.onnx"
+
+
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
@@ -96,6 +113,8 @@ def test_a_repositorys_pin_lies_beside_its_versions(tmp_path: Path) -> None:
         ('[verified]\n"net.onnx" = 3', errors.Malformed),
         ('[verified."net.onnx"]\nreference = "a"\nfiles = {}\ncandidates = []\ncases = {kind = "none"}', errors.Malformed),
         ('[verified."net.onnx"]\nreference = "a"\nfiles = {}\ncandidates = []\ncases = {kind = "files", folder = "x", sha256 = ""}', errors.Malformed),
+        ('[verified."other.onnx"]\nfiles = 3', errors.FileNotFound),
+        *((_entry(**{table: value}), errors.Malformed) for table, value in WRONG.items()),
     ],
 )
 def test_a_pin_that_cannot_be_read_is_refused(tmp_path: Path, text: str, kind: type[Exception]) -> None:

@@ -173,8 +173,10 @@ def elements(shape: Sequence[int]) -> int:
     """Count the elements of a shape.
 
     Raises:
-        InvalidOption: more than a case may hold.
+        InvalidOption: more than a case may hold, or a size below 0.
     """
+    if any(size < 0 for size in shape):
+        raise InvalidOption(f"shape {list(shape)}: expected sizes from 0")
     count = math.prod(shape)
     if count > _MOST // 8:
         raise InvalidOption(f"shape {list(shape)}: expected at most {_MOST // 8} elements, got {count}; fix smaller sizes with shape")

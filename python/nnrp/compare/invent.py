@@ -44,13 +44,16 @@ def random(
         ranges: input → its least and its largest value.
 
     Raises:
-        InvalidOption: an input that there is not, a shape that does not fit, or far too much.
+        InvalidOption: an input that there is not, a shape that does not fit, a range of texts, or far too much.
     """
     shapes, ranges = shapes or {}, ranges or {}
     for option, given in (("shape", shapes), ("range", ranges)):
         odd = [name for name in given if name not in {port.name for port in ports}]
         if odd:
             raise InvalidOption(f"{option} {odd[0]}: expected one of {', '.join(port.name for port in ports)}")
+    texts = [port.name for port in ports if port.datatype == "BYTES" and port.name in ranges]
+    if texts:
+        raise InvalidOption(f"range {texts[0]}: expected an input of numbers, got one of texts")
     dims = sizes(ports, others, shapes)
     generator = np.random.default_rng(seed)
     wanted = [port for port in ports if not port.optional or port.name in shapes]

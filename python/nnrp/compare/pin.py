@@ -9,7 +9,7 @@ import datetime
 import hashlib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,11 +95,16 @@ def read(models: Sequence[Path]) -> Pinned:
     entries = _table(file).get(TABLE, {}) if file.is_file() else {}
     if not isinstance(entries, dict):
         raise Malformed(f"{FILE}: expected a table [{TABLE}], got {type(entries).__name__}")
-    fitting = [name for name, entry in entries.items() if name == key or (isinstance(entry, dict) and key in (entry.get("files") or ()))]
+    fitting = [name for name, entry in entries.items() if name == key or key in _files_of(entry)]
     if not fitting:
         raise FileNotFound(f"'{key}' is not pinned in {FILE}: compare it with --pin first")
     name = key if key in fitting else fitting[0]
     return Pinned(folder, name, _checked(entries[name], name))
+
+
+def _files_of(entry: Any) -> Mapping[str, Any]:
+    files = entry.get("files") if isinstance(entry, dict) else None
+    return files if isinstance(files, dict) else {}
 
 
 _FIELDS = {"reference": str, "files": dict, "names": dict, "cases": dict, "tolerances": dict, "candidates": list}
@@ -110,6 +115,14 @@ _CASES: dict[str, dict[str, type]] = {
     "random": {"number": int, "seed": int, "shapes": dict, "ranges": dict, "sha256": str},
 }
 _OUTPUT = {"name": str, "tolerance": (int, float)}
+#: Tables of values of one kind.
+_VALUES: dict[str, Callable[[Any], bool]] = {
+    "files": lambda value: isinstance(value, str),
+    "names": lambda value: isinstance(value, str),
+    "tolerances": lambda value: isinstance(value, int | float),
+    "shapes": lambda value: isinstance(value, list) and all(isinstance(size, int) for size in value),
+    "ranges": lambda value: isinstance(value, list) and len(value) == 2 and all(isinstance(limit, int | float) for limit in value),
+}
 #: What is left out of the file where there is nothing to say.
 _EMPTY: dict[str, Any] = {"names": {}, "tolerances": {}, "ranges": {}, "shapes": {}, "options": {}, "outputs": [], "label": ""}
 
@@ -147,6 +160,10 @@ def _fields(value: Any, fields: Mapping[str, Any], where: str) -> dict[str, Any]
     odd = [field for field, kind in fields.items() if not isinstance(filled.get(field), kind)]
     if odd:
         raise Malformed(f"{where}: expected '{odd[0]}' as --pin writes it; pin it anew with --pin")
+    for table in fields.keys() & _VALUES.keys():
+        wrong = [key for key, one in filled[table].items() if not _VALUES[table](one)]
+        if wrong:
+            raise Malformed(f"{where}: expected '{table}.{wrong[0]}' as --pin writes it; pin it anew with --pin")
     return filled
 
 
