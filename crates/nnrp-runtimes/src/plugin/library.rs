@@ -7,6 +7,7 @@ use crate::c::memory::{read_offer, refer, text};
 use crate::scrub::scrub;
 use libloading::Library as Handle;
 use nnrp_core::error::excerpt;
+use nnrp_core::runtime::kept_name;
 use nnrp_core::{NnrpError, Reason, Result};
 use parking_lot::Mutex;
 use std::ffi::c_char;
@@ -41,7 +42,6 @@ unsafe impl Send for Verbs {}
 unsafe impl Sync for Verbs {}
 
 static OPENED: Mutex<Vec<(PathBuf, &'static Plugin)>> = Mutex::new(Vec::new());
-static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
 
 impl Plugin {
     /// The plug-in at `file`, opened once.
@@ -122,23 +122,12 @@ unsafe fn name_of(file_name: &str, table: *const NnrpRuntimeV1) -> Result<&'stat
         let what = format!("table: name: expected 1 to {NAME_LIMIT} letters, digits, '.', '_' or '-', not starting with '.', got '{got}'");
         return Err(unopened(file_name, &what).with("got", got));
     }
-    Ok(intern(name))
+    Ok(kept_name(name))
 }
 
 /// The name of a file, for errors: without its folder.
 pub(super) fn file_name(file: &Path) -> String {
     excerpt(&file.file_name().unwrap_or_default().to_string_lossy())
-}
-
-/// The text, kept for ever, once.
-pub(super) fn intern(text: &str) -> &'static str {
-    let mut names = NAMES.lock();
-    if let Some(known) = names.iter().find(|known| **known == text) {
-        return known;
-    }
-    let kept: &'static str = Box::leak(text.into());
-    names.push(kept);
-    kept
 }
 
 /// What the system's loader said, with what lies behind it.

@@ -12,7 +12,7 @@ mod stream;
 pub use library::Plugin;
 
 use crate::c::abi::ABI_MAJOR;
-use nnrp_core::runtime::Runtimes;
+use nnrp_core::runtime::{Runtimes, kept_name};
 use nnrp_core::{ModelSpec, NnrpError, Reason, Result, Runtime, RuntimeInfo, Session};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub fn add(runtimes: &mut Runtimes, files: &[PathBuf]) -> Result<()> {
         return Ok(());
     };
     for file in files {
-        let name = library::intern(&library::file_name(&file));
+        let name = kept_name(&library::file_name(&file));
         if let Err(error) = add_one(runtimes, &mut opened, &file)
             && runtimes.get(name).is_none()
         {
