@@ -1,5 +1,6 @@
 //! The clock, passed in so that tests need not sleep.
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::condvar::Condvar;
+use parking_lot::{Mutex, MutexGuard};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

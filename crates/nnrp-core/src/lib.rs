@@ -7,6 +7,7 @@
 mod adapt;
 pub mod choose;
 pub mod clock;
+pub mod condvar;
 mod convert;
 pub mod engine;
 pub mod error;

@@ -4,14 +4,14 @@
 //! running mean is short runs where the request was read. Everything else waits in a bounded queue for the model's workers, which live
 //! while there is work.
 use crate::clock::Clock;
+use crate::condvar::Condvar;
 use crate::error::{NnrpError, Reason, Result};
 use crate::ticket::{Job, Ticket, Unpark, stopped};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, atomic::AtomicU64, atomic::AtomicUsize, atomic::Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};

@@ -1,8 +1,9 @@
 //! The thread that ends requests at their deadlines (spec §7.4), and runs that hold a thread which reads requests too long (spec §7.2).
 use crate::clock::Clock;
+use crate::condvar::Condvar;
 use crate::stop::{Cause, Stop};
 use crate::ticket::{Ticket, stopped};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};

@@ -1,5 +1,6 @@
 //! What becomes of processes, told to whoever watches.
-use parking_lot::{Condvar, Mutex};
+use nnrp_core::condvar::Condvar;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
