@@ -40,6 +40,9 @@ def test_a_name_that_nobody_has_is_answered_with_those_that_there_are(double_fil
     with pytest.raises(RuntimeNotInstalled, match=r"runtime 'nosuch' is not installed: expected one of onnxruntime, openvino, callable, .*tract") as raised:
         nnrp.load(double_file, runtime="nosuch")
     assert raised.value.details == {"runtime": "nosuch"}
+    with pytest.raises(NoRuntime, match=r"runtime 'nope' is not installed: expected one of onnxruntime, openvino, callable, .*tract") as several:
+        nnrp.load(double_file, runtime=["nosuch", "nope"])
+    assert all("tract" in one["message"] for one in several.value.details["tried"])
 
 
 def test_without_a_wish_a_file_is_given_to_its_formats_own_runtime(tmp_path: Path, double_file: Path) -> None:

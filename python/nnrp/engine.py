@@ -167,8 +167,12 @@ class Engine(_nnrp.Engine):
 
             known = list(dict.fromkeys([*json.loads(self._tell("names")), *entry.names()]))
             if isinstance(error, RuntimeNotInstalled) and isinstance(wanted, list) and len(wanted) == 1 and wanted[0] not in known:
-                message = f"runtime '{wanted[0]:.96}' is not installed: expected one of {', '.join(known)}"
-                raise RuntimeNotInstalled(message, **error.details) from None
+                raise RuntimeNotInstalled(_unknown(wanted[0], known), **error.details) from None
+            if isinstance(error, NoRuntime):
+                for one in (tried for tried in error.details.get("tried", ()) if tried["runtime"] not in known):
+                    was, one["message"] = one["message"], _unknown(one["runtime"], known)
+                    error.message = error.message.replace(was, one["message"])
+                error.args = (error.message,)
             if wanted or not self._bring(entry.names()):
                 raise
         return self._load(description)
@@ -357,6 +361,10 @@ def _names(runtime: Any, path: str) -> Any:
     if isinstance(runtime, str):
         return [name.strip() for name in runtime.split(",")]
     return list(runtime) if isinstance(runtime, Sequence) and all(isinstance(name, str) for name in runtime) else runtime
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    return f"runtime '{name:.96}' is not installed: expected one of {', '.join(known)}"
 
 
 def _name_is_good(name: object) -> None:
