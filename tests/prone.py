@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import itertools
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,50 @@ def scribbling(x: Any) -> Any:
     return 2 * x
 
 
-def counting(x: Any) -> Any:
-    """x[0] answers."""
-    for number in range(int(x[0])):
-        yield np.float32([number])
+def each(x: Any) -> Any:
+    """2x, an answer for each element; a segmentation fault where it is negative."""
+    for value in x:
+        if value < 0:
+            ctypes.string_at(0)
+        yield 2 * value.reshape(1)
+
+
+async def later(x: Any) -> Any:
+    """2x, an answer for each element."""
+    for value in x:
+        await asyncio.sleep(0)
+        yield 2 * value.reshape(1)
+
+
+def sized(x: Any) -> Any:
+    """As many ones as each element of x says, and then an error."""
+    for count in x:
+        yield np.ones(int(count), np.float32)
+    raise ValueError("no more beads")
+
+
+def noted(x: Any) -> Any:
+    """Numbers without an end; the file that is named is as long as so many were given, and one beside it says that this one was left."""
+    path = Path(x[0].decode() if isinstance(x[0], bytes) else x[0])
+    try:
+        for number in itertools.count():
+            with path.open("ab") as file:
+                file.write(b".")
+            yield np.float32([number])
+    finally:
+        path.with_suffix(".left").touch()
+
+
+def stalling(x: Any) -> Any:
+    """x, and then, where it is negative, nothing for ever."""
+    yield x
+    if x[0] < 0:
+        threading.Event().wait()
+
+
+async def hanging(x: Any) -> Any:
+    """x; where it is negative, over and over again."""
+    yield x
+    while x[0] < 0:
+        await asyncio.sleep(0)
+        yield x

@@ -3,15 +3,16 @@ use super::frame::Aside;
 use super::futex::{self, BACK_TO_BACK, SPIN};
 use super::inputs::Block;
 use super::life::{Kept, Life, Sat};
-use super::region::{BLOCKS, NUDGE, Piece, ask_room, reply_arena, reply_room};
-use super::words::{MOST_WORDS, Placed, Reader, Words, say};
+use super::region::{BLOCKS, Piece, reply_arena};
+use super::seat::{NUDGE, Seat, Spot, ask_room, reply_room};
+use super::words::{ANSWER, END, ERROR, MOST_WORDS, OUTPUTS, Placed, Reader, Words, say};
 use crate::c::clock::deadline_ns;
 use bytes::Bytes;
-use nnrp_core::{AlignedBuf, Control, Data, Datatype, NnrpError, Outputs, Reason, Result, Signature, Tensor, check_output};
+use nnrp_core::{AlignedBuf, Control, Data, Datatype, NnrpError, Outputs, Reason, Result, Signature, Stop, Tensor, check_output};
 use smallvec::{SmallVec, smallvec};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// Every tensor begins at a multiple of this.
 pub(super) const ALIGN: usize = 64;
@@ -26,6 +27,14 @@ enum Crossed {
     Stopped { asked: bool },
 }
 
+/// One of the replies to who streams.
+pub(super) enum Reply {
+    /// There may be another one, whatever is wrong with this.
+    Answer(Result<Outputs>),
+    /// There is none.
+    Over(Result<()>),
+}
+
 impl Life {
     /// Runs one batch over there.
     ///
@@ -33,37 +42,50 @@ impl Life {
     /// What the session says; `RUNTIME_CRASHED`; `RUN_FAILED` for a reply that cannot be. A run that was stopped may return any.
     pub(super) fn run(self: &Arc<Life>, signature: &Signature, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>) -> Result<Outputs> {
         let sat = self.sit(control, None)?;
-        let (kept, said) = self.ask(&sat, inputs, outputs, control)?;
-        let crossed = match control.stop {
-            None => self.cross(&sat, &said, || false),
-            Some(stop) => {
-                let (raised, life, seat) = (Arc::new(AtomicBool::new(false)), self.clone(), sat.seat);
-                let seen = raised.clone();
-                let nudge = move || {
-                    raised.store(true, Ordering::SeqCst);
-                    let word = &life.region.table().seats[seat].reply().word;
-                    word.fetch_or(NUDGE, Ordering::SeqCst);
-                    futex::wake(word);
-                };
-                stop.during(nudge, || self.cross(&sat, &said, || seen.load(Ordering::SeqCst)))
-            }
-        };
-        match crossed {
+        let (kept, said) = self.ask(&sat, inputs, outputs, control, control.stop.is_some())?;
+        match self.watching(control.stop, sat.seat, |seat| &seat.reply().word, |stopped| self.cross(&sat, &said, stopped)) {
             Crossed::Done => self.reply(sat.seat, signature, outputs),
             Crossed::Dead { held } => Err(self.crashed(held)),
             Crossed::Stopped { asked } => {
                 if asked {
-                    self.leave(sat, kept);
+                    self.leave(sat, kept, None);
                 }
                 Err(self.stopped())
             }
         }
     }
 
-    /// Puts what is asked where the other process finds it, and tells where the words of it are.
-    fn ask(self: &Arc<Life>, sat: &Sat<'_>, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>) -> Result<(Kept, Range<usize>)> {
+    /// Does `work`, which is told of a stop by its argument, and is woken where it waits for a seat's word.
+    pub(super) fn watching<T>(
+        self: &Arc<Life>,
+        stop: Option<&Stop>,
+        seat: usize,
+        word: fn(&Seat) -> &AtomicU32,
+        work: impl FnOnce(&dyn Fn() -> bool) -> T,
+    ) -> T {
+        let Some(stop) = stop else { return work(&|| false) };
+        let (raised, life) = (Arc::new(AtomicBool::new(false)), self.clone());
+        let seen = raised.clone();
+        let nudge = move || {
+            raised.store(true, Ordering::SeqCst);
+            let word = word(&life.region.table().seats[seat]);
+            word.fetch_or(NUDGE, Ordering::SeqCst);
+            futex::wake(word);
+        };
+        stop.during(nudge, || work(&|| seen.load(Ordering::SeqCst)))
+    }
+
+    /// Puts what is asked where the other process finds it, and tells where the words of it are. What may be left to itself keeps what it reads.
+    pub(super) fn ask(
+        self: &Arc<Life>,
+        sat: &Sat<'_>,
+        inputs: &[Option<Tensor<'_>>],
+        outputs: &[usize],
+        control: Control<'_>,
+        may_be_left: bool,
+    ) -> Result<(Kept, Range<usize>)> {
         let (mut kept, mut words) = (Kept::default(), Words::new());
-        words.extend([deadline_ns(control.deadline), control.stop.is_some().into(), outputs.len() as u64]);
+        words.extend([deadline_ns(control.deadline), may_be_left.into(), outputs.len() as u64]);
         words.extend(outputs.iter().map(|&index| index as u64));
         words.push(inputs.len() as u64);
         let aside = Aside::of(&control).map(|aside| serde_json::to_vec(&aside)).transpose();
@@ -78,7 +100,7 @@ impl Life {
                 say(&mut words, None);
                 continue;
             };
-            let at = self.put(tensor, control.stop.is_some(), &mut room, &mut kept)?;
+            let at = self.put(tensor, may_be_left, &mut room, &mut kept)?;
             let (byte_size, shape) = (tensor.bytes().len(), tensor.shape.clone());
             say(&mut words, Some(&Placed { at, byte_size, block: None, datatype: tensor.datatype, shape }));
         }
@@ -122,7 +144,7 @@ impl Life {
     }
 
     /// Asks, and waits for the reply, the end of the process, or a stop.
-    fn cross(&self, sat: &Sat<'_>, said: &Range<usize>, stopped: impl Fn() -> bool) -> Crossed {
+    fn cross(&self, sat: &Sat<'_>, said: &Range<usize>, stopped: &dyn Fn() -> bool) -> Crossed {
         let (post, pace) = (&self.region.table().seats[sat.seat], &self.paces[sat.seat]);
         // One look at the clock, and none when the reply has come: each is 25 ns of a round trip of 600.
         let (now, took) = (self.began.elapsed().as_nanos() as u64, pace.took.load(Ordering::Relaxed));
@@ -136,8 +158,7 @@ impl Life {
         if stopped() {
             return Crossed::Stopped { asked: false };
         }
-        post.ask().at.store(said.start as u64, Ordering::Relaxed);
-        post.ask().words.store((said.len() / 8) as u32, Ordering::Relaxed);
+        post.ask().spot.put(said.start, said.len() / 8);
         futex::post(&post.ask().word, &post.host_sleeps.0, sat.run);
         loop {
             let mut value = futex::wait(&post.reply().word, &post.engine_sleeps.0, seen, spin);
@@ -145,7 +166,7 @@ impl Life {
                 value = post.reply().word.fetch_and(!NUDGE, Ordering::SeqCst) & !NUDGE;
             }
             if value == sat.run {
-                pace.took.store(post.reply().took.load(Ordering::Relaxed), Ordering::Relaxed);
+                pace.took.store(post.reply().took.load(Ordering::Relaxed).into(), Ordering::Relaxed);
                 return Crossed::Done;
             }
             if self.dead() {
@@ -160,29 +181,56 @@ impl Life {
 
     /// Reads the reply of a run.
     fn reply(&self, seat: usize, signature: &Signature, outputs: &[usize]) -> Result<Outputs> {
-        let nonsense = || {
-            let message = format!("runtime {}: the reply of its process makes no sense", self.runtime);
-            NnrpError::new(Reason::RunFailed, message).with("runtime", self.runtime)
-        };
-        let words = self.words(seat).ok_or_else(nonsense)?;
+        let (spot, room) = (&self.region.table().seats[seat].reply().spot, reply_room(seat));
+        let words = self.words(spot, &room).ok_or_else(|| self.nonsense())?;
         let mut reader = Reader(&words);
-        if reader.word().ok_or_else(nonsense)? != 0 {
-            let told =
-                reader.tensor().flatten().filter(|placed| placed.byte_size <= LONGEST).and_then(|placed| self.take(seat, &placed)).ok_or_else(nonsense)?;
-            return Err(NnrpError::from_json(&String::from_utf8_lossy(&told)).ok_or_else(nonsense)?);
+        match reader.word() {
+            Some(OUTPUTS) => self.outputs(spot, &room, &mut reader, signature, outputs),
+            Some(ERROR) => Err(self.error(&room, &mut reader)),
+            _ => Err(self.nonsense()),
         }
-        let Some(all) = placed(seat, &mut reader, outputs.len()) else {
-            self.discard(seat);
+    }
+
+    /// Reads a reply of a stream. One that makes no sense may be followed by others, for all that is known.
+    pub(super) fn read(&self, spot: &Spot, room: &Range<usize>, signature: &Signature, outputs: &[usize]) -> Reply {
+        let words = self.words(spot, room).unwrap_or_default();
+        let mut reader = Reader(&words);
+        match (reader.word(), reader.0) {
+            (Some(ANSWER), _) => Reply::Answer(self.outputs(spot, room, &mut reader, signature, outputs)),
+            (Some(ERROR), _) => Reply::Over(Err(self.error(room, &mut reader))),
+            (Some(END), []) => Reply::Over(Ok(())),
+            _ => Reply::Answer(Err(self.nonsense())),
+        }
+    }
+
+    #[cold]
+    pub(super) fn nonsense(&self) -> NnrpError {
+        let message = format!("runtime {}: the reply of its process makes no sense", self.runtime);
+        NnrpError::new(Reason::RunFailed, message).with("runtime", self.runtime)
+    }
+
+    /// The error that was replied.
+    #[cold]
+    fn error(&self, room: &Range<usize>, reader: &mut Reader<'_>) -> NnrpError {
+        let told = reader.tensor().flatten().filter(|placed| placed.byte_size <= LONGEST).and_then(|placed| self.take(room, &placed));
+        told.and_then(|told| NnrpError::from_json(&String::from_utf8_lossy(&told))).unwrap_or_else(|| self.nonsense())
+    }
+
+    /// The outputs that were replied.
+    fn outputs(&self, spot: &Spot, room: &Range<usize>, reader: &mut Reader<'_>, signature: &Signature, outputs: &[usize]) -> Result<Outputs> {
+        let nonsense = || self.nonsense();
+        let Some(all) = placed(room, reader, outputs.len()) else {
+            self.discard(spot, room);
             return Err(nonsense());
         };
         let byte_size: usize = all.iter().map(|placed| placed.byte_size).sum();
         if byte_size > self.max_output_bytes {
-            self.discard(seat);
+            self.discard(spot, room);
             return Err(self.too_large(byte_size));
         }
         // All of them first, so that what they lie in is given back whatever is wrong with one.
         let tensor = |placed: Placed| {
-            let bytes = self.take(seat, &placed)?;
+            let bytes = self.take(room, &placed)?;
             Some(Tensor { datatype: placed.datatype, shape: placed.shape, data: Data::Shared(bytes) })
         };
         let tensors = all.into_iter().map(tensor).collect::<Option<Outputs>>().ok_or_else(nonsense)?;
@@ -199,10 +247,9 @@ impl Life {
         NnrpError::new(Reason::RunFailed, message).with("runtime", runtime).with("expected", expected).with("got", byte_size)
     }
 
-    fn words(&self, seat: usize) -> Option<Words> {
-        let post = self.region.table().seats[seat].reply();
-        let (at, count) = (usize::try_from(post.at.load(Ordering::Relaxed)).ok()?, post.words.load(Ordering::Relaxed) as usize);
-        if count > MOST_WORDS || !(within(&reply_room(seat), at, 8 * count) || within(&reply_arena(), at, 8 * count)) {
+    fn words(&self, spot: &Spot, room: &Range<usize>) -> Option<Words> {
+        let (at, count) = spot.get();
+        if count > MOST_WORDS || !(within(room, at, 8 * count) || within(&reply_arena(), at, 8 * count)) {
             return None;
         }
         let mut words: Words = smallvec![0; count];
@@ -211,7 +258,7 @@ impl Life {
     }
 
     /// The bytes of what was replied: where they lie, when there is something to give back and enough is free, or a copy.
-    fn take(&self, seat: usize, placed: &Placed) -> Option<Bytes> {
+    fn take(&self, room: &Range<usize>, placed: &Placed) -> Option<Bytes> {
         let Placed { at, byte_size, block, datatype, .. } = *placed;
         if at % ALIGN != 0 {
             return None;
@@ -223,7 +270,7 @@ impl Life {
                 let copied = datatype == Datatype::Bytes || self.region.scarce();
                 Some(if copied { self.copy(at, byte_size) } else { Bytes::from_owner(piece) })
             }
-            None if within(&reply_room(seat), at, byte_size) => Some(self.copy(at, byte_size)),
+            None if within(room, at, byte_size) => Some(self.copy(at, byte_size)),
             _ => None,
         }
     }
@@ -237,26 +284,32 @@ impl Life {
         copy.into_bytes()
     }
 
-    /// Gives back what a run replied that nobody waits for.
-    pub(super) fn discard(&self, seat: usize) {
-        let Some(words) = self.words(seat) else { return };
+    /// Gives back what was replied that nobody waits for, and tells whether it was the last; of a stream, one that makes no sense was not.
+    pub(super) fn discard(&self, spot: &Spot, room: &Range<usize>) -> bool {
+        let words = self.words(spot, room).unwrap_or_default();
         let mut reader = Reader(&words);
-        let count = reader.word().and_then(|status| if status == 0 { reader.count() } else { Some(1) });
+        let what = reader.word();
+        let count = match what {
+            Some(OUTPUTS | ANSWER) => reader.count(),
+            Some(ERROR) => Some(1),
+            _ => None,
+        };
         for _ in 0..count.unwrap_or_default() {
-            let Some(placed) = reader.tensor() else { return };
+            let Some(placed) = reader.tensor() else { break };
             if let Some(freed) = placed.and_then(|placed| self.region.table().freed.get(placed.block?)) {
                 freed.store(1, Ordering::Release);
             }
         }
+        matches!(what, Some(ERROR | END))
     }
 }
 
 /// The outputs of a reply: as many as were asked for, and no more bytes than there is room for, however often a place is told.
-fn placed(seat: usize, reader: &mut Reader<'_>, count: usize) -> Option<SmallVec<[Placed; 4]>> {
+fn placed(room: &Range<usize>, reader: &mut Reader<'_>, count: usize) -> Option<SmallVec<[Placed; 4]>> {
     if reader.count()? != count {
         return None;
     }
-    let mut left = reply_arena().len() + reply_room(seat).len();
+    let mut left = reply_arena().len() + room.len();
     let one = |_| {
         let placed = reader.tensor()??;
         left = left.checked_sub(placed.byte_size)?;

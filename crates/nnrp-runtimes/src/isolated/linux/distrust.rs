@@ -2,7 +2,8 @@
 use super::futex;
 use super::inputs::{Block, Desk};
 use super::life::{Ended, Kept, Life, Look};
-use super::region::{BLOCKS, Region, ask_arena, reply_arena, reply_room};
+use super::region::{BLOCKS, Region, ask_arena, reply_arena};
+use super::seat::reply_room;
 use super::words::{Placed, Words, say};
 use bytes::Bytes;
 use nnrp_core::runtime::{Room, placed};
@@ -14,11 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-fn spec(datatype: Datatype) -> TensorSpec {
+pub(super) fn spec(datatype: Datatype) -> TensorSpec {
     TensorSpec { name: "t".into(), datatype, shape: Some(smallvec![-1]), symbols: vec![], ranges: vec![], optional: false }
 }
 
-fn life() -> Arc<Life> {
+pub(super) fn life() -> Arc<Life> {
     life_at(UnixStream::pair().unwrap().0, false)
 }
 
@@ -50,15 +51,14 @@ fn run_with(life: &Arc<Life>, signature: &Signature, input: Tensor<'_>, at: usiz
             if at.checked_add(8 * words.len()).is_some_and(|end| end <= reply_arena().end) {
                 life.region.write_words(at, words);
             }
-            post.reply().at.store(at as u64, Ordering::Relaxed);
-            post.reply().words.store(words.len() as u32, Ordering::Relaxed);
+            post.reply().spot.put(at, words.len());
             futex::post(&post.reply().word, &post.engine_sleeps.0, asked);
         });
         life.run(signature, &[Some(input)], outputs, Control::default())
     })
 }
 
-fn right(at: usize, block: Option<usize>) -> Words {
+pub(super) fn right(at: usize, block: Option<usize>) -> Words {
     let mut words: Words = smallvec![0, 1];
     say(&mut words, Some(&Placed { at, byte_size: 8, block, datatype: Datatype::Fp32, shape: SmallVec::from_slice(&[2]) }));
     words
@@ -159,7 +159,7 @@ fn a_request_that_was_gathered_where_its_process_reads_is_not_copied() {
         run_with(&life, &signature, input, room, &right((room + 4096).next_multiple_of(64), None), &[0]).unwrap();
         // Behind the deadline, whether it can be stopped, the one output, and the count of inputs.
         let mut at = [0];
-        life.region.read_words(life.region.table().seats[0].ask().at.load(Ordering::SeqCst) as usize + 8 * 5, &mut at);
+        life.region.read_words(life.region.table().seats[0].ask().spot.get().0 + 8 * 5, &mut at);
         at[0] as usize
     };
     let mut place = Desk(life.clone()).place(400_000).unwrap();
@@ -221,7 +221,7 @@ fn a_run_that_is_left_when_the_process_has_ended_keeps_nothing() {
     let life = life();
     let (sat, kept) = (life.sit(Control::default(), None).unwrap(), Kept::default());
     life.end(Ended { exit: "SIGSEGV".to_owned(), again: Duration::ZERO });
-    life.leave(sat, kept);
+    life.leave(sat, kept, None);
     assert_eq!(Arc::strong_count(&life), 1);
 }
 

@@ -242,7 +242,7 @@ impl Home {
 
 /// What must be the same for those who know a model to go on with it.
 fn shape_of(told: &Told) -> Value {
-    json!([told.session["inputs"], told.session["outputs"], told.session["exclusive"], told.own_threads])
+    json!([told.session["inputs"], told.session["outputs"], told.session["exclusive"], told.session["streams"], told.own_threads])
 }
 
 #[cold]

@@ -2,13 +2,14 @@
 use super::frame::{Aside, Incoming, Order, Told, Want, Word, write};
 use super::futex::{self, BACK_TO_BACK};
 use super::output::{Blocks, Laid, Said};
-use super::region::{NUDGE, Piece, Region, SEATS, reply_room};
+use super::region::{Piece, Region, SEATS};
+use super::seat::{NUDGE, reply_room};
 use super::words::{MOST_WORDS, Placed, Reader, Words};
 use crate::c::clock::instant;
 use bytes::Bytes;
 use nnrp_core::error::panicked;
 use nnrp_core::runtime::Room;
-use nnrp_core::{Concurrency, Control, Data, ModelSpec, NnrpError, Outputs, Reason, Result, Session, Stop, Tensor, Threads};
+use nnrp_core::{Concurrency, Control, Data, ModelSpec, NnrpError, Outputs, Parameters, Reason, Result, Session, Stop, Tensor, Threads};
 use parking_lot::{Condvar, Mutex};
 use smallvec::{SmallVec, smallvec};
 use std::io;
@@ -99,12 +100,12 @@ fn told(session: &dyn Session) -> Told {
     Told { session: info.told(), own_threads: info.threads == Threads::Own, workers, seats }
 }
 
-struct Host {
-    session: Box<dyn Session>,
-    region: Arc<Region>,
-    blocks: Mutex<Blocks>,
+pub(super) struct Host {
+    pub(super) session: Box<dyn Session>,
+    pub(super) region: Arc<Region>,
+    pub(super) blocks: Mutex<Blocks>,
     running: [Mutex<Running>; SEATS],
-    closing: AtomicBool,
+    pub(super) closing: AtomicBool,
     answers: Mutex<UnixStream>,
 }
 
@@ -119,13 +120,30 @@ struct Running {
     stopped: u32,
 }
 
+/// What the engine asks for.
+#[derive(Default)]
+pub(super) struct Asked {
+    deadline: Option<Instant>,
+    /// Whether it may be stopped.
+    watched: bool,
+    pub(super) outputs: SmallVec<[usize; 4]>,
+    pub(super) inputs: SmallVec<[Option<Tensor<'static>>; 4]>,
+    pub(super) aside: Aside,
+}
+
+impl Asked {
+    pub(super) fn control<'a>(&'a self, stop: Option<&'a Stop>, parameters: &'a Parameters) -> Control<'a> {
+        Control { stop, deadline: self.deadline, id: self.aside.id.as_deref(), parameters }
+    }
+}
+
 impl Host {
     /// Starts the thread of a seat.
     fn seat(self: &Arc<Host>, seat: usize, seated: &Seated) -> io::Result<()> {
         let (host, seated) = (self.clone(), seated.clone());
         *seated.0.lock() += 1;
         let life = move || {
-            host.session.work(&mut || host.serve(seat));
+            host.session.work(&mut || if host.session.info().streams { host.give(seat) } else { host.serve(seat) });
             // Before anybody is told, so that who waits for it closes the session, and not this thread, which nobody waits for.
             drop(host);
             *seated.0.lock() -= 1;
@@ -152,9 +170,8 @@ impl Host {
             }
             let Said { at, count, block } = self.answer(seat, run);
             words_block = block;
-            post.reply().at.store(at as u64, Ordering::Relaxed);
-            post.reply().words.store(count as u32, Ordering::Relaxed);
-            post.reply().took.store(took.as_nanos() as u64, Ordering::Relaxed);
+            post.reply().spot.put(at, count);
+            post.reply().took.store(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX), Ordering::Relaxed);
             futex::post(&post.reply().word, &post.engine_sleeps.0, run);
             answered = Instant::now();
             took = answered - begun;
@@ -169,28 +186,38 @@ impl Host {
     }
 
     fn run(&self, seat: usize, run: u32, room: &dyn Room) -> Result<Outputs> {
-        let bad = || NnrpError::new(Reason::Bug, "what the engine asks makes no sense");
-        let post = self.region.table().seats[seat].ask();
-        let count = post.words.load(Ordering::Relaxed) as usize;
-        let mut words: Words = smallvec![0; count.min(MOST_WORDS)];
-        self.region.read_words(post.at.load(Ordering::Relaxed) as usize, &mut words);
-        let mut reader = Reader(&words);
-        let (deadline, watched) = (reader.word().ok_or_else(bad)?, reader.word().ok_or_else(bad)? != 0);
-        let outputs = (0..reader.count().ok_or_else(bad)?).map(|_| reader.number()).collect::<Option<SmallVec<[usize; 4]>>>().ok_or_else(bad)?;
-        let mut inputs: SmallVec<[Option<Tensor<'static>>; 4]> = SmallVec::new();
-        for _ in 0..reader.count().ok_or_else(bad)? {
-            inputs.push(reader.tensor().ok_or_else(bad)?.map(|placed| self.input(placed)));
-        }
-        let aside = reader.tensor().ok_or_else(bad)?.map(|placed| serde_json::from_slice::<Aside>(self.input(placed).bytes()));
-        let aside = aside.transpose().map_err(|_| bad())?.unwrap_or_default();
-        let parameters = aside.parameters();
-        let stop = watched.then(|| self.watch(seat, run));
-        let control = Control { stop: stop.as_deref(), deadline: instant(deadline), id: aside.id.as_deref(), parameters: &parameters };
-        let result = catch_unwind(AssertUnwindSafe(|| self.session.run_into(&inputs, &outputs, control, room))).unwrap_or_else(|_panic| Err(panicked()));
-        if watched {
-            self.running[seat].lock().stop = None;
+        let mut asked = Asked::default();
+        self.asked(seat, &mut asked)?;
+        let (stop, parameters) = (asked.watched.then(|| self.watch(seat, run)), asked.aside.parameters());
+        let control = asked.control(stop.as_deref(), &parameters);
+        let ran = AssertUnwindSafe(|| self.session.run_into(&asked.inputs, &asked.outputs, control, room));
+        let result = catch_unwind(ran).unwrap_or_else(|_panic| Err(panicked()));
+        if asked.watched {
+            self.unwatch(seat);
         }
         result
+    }
+
+    /// Reads what is asked; it is too large to be handed on.
+    pub(super) fn asked(&self, seat: usize, asked: &mut Asked) -> Result<()> {
+        let (at, count) = self.region.table().seats[seat].ask().spot.get();
+        let mut words: Words = smallvec![0; count.min(MOST_WORDS)];
+        self.region.read_words(at, &mut words);
+        self.read(&mut Reader(&words), asked).ok_or_else(|| NnrpError::new(Reason::Bug, "what the engine asks makes no sense"))
+    }
+
+    fn read(&self, reader: &mut Reader<'_>, asked: &mut Asked) -> Option<()> {
+        (asked.deadline, asked.watched) = (instant(reader.word()?), reader.word()? != 0);
+        for _ in 0..reader.count()? {
+            asked.outputs.push(reader.number()?);
+        }
+        for _ in 0..reader.count()? {
+            asked.inputs.push(reader.tensor()?.map(|placed| self.input(placed)));
+        }
+        if let Some(placed) = reader.tensor()? {
+            asked.aside = serde_json::from_slice(self.input(placed).bytes()).ok()?;
+        }
+        Some(())
     }
 
     fn input(&self, placed: Placed) -> Tensor<'static> {
@@ -199,7 +226,7 @@ impl Host {
         Tensor { datatype, shape, data: Data::Shared(bytes) }
     }
 
-    fn watch(&self, seat: usize, run: u32) -> Arc<Stop> {
+    pub(super) fn watch(&self, seat: usize, run: u32) -> Arc<Stop> {
         let stop = Arc::new(Stop::default());
         let mut running = self.running[seat].lock();
         (running.run, running.stop) = (run, Some(stop.clone()));
@@ -209,6 +236,11 @@ impl Host {
             stop.raise(nnrp_core::Cause::Cancelled);
         }
         stop
+    }
+
+    /// The run is over.
+    pub(super) fn unwatch(&self, seat: usize) {
+        self.running[seat].lock().stop = None;
     }
 
     fn stop(&self, seat: usize, run: u32) {
@@ -237,8 +269,10 @@ impl Host {
     fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         for seat in &self.region.table().seats {
-            seat.ask().word.fetch_or(NUDGE, Ordering::SeqCst);
-            futex::wake(&seat.ask().word);
+            for word in [&seat.ask().word, &seat.taken.0] {
+                word.fetch_or(NUDGE, Ordering::SeqCst);
+                futex::wake(word);
+            }
         }
     }
 }

@@ -3,7 +3,8 @@ use super::arena::Arena;
 use super::frame::{self, Order};
 use super::futex;
 use super::inputs::Block;
-use super::region::{NUDGE, Region, SEATS, ask_arena};
+use super::region::{Region, SEATS, ask_arena};
+use super::seat::{NUDGE, reply_room};
 use bytes::Bytes;
 use nnrp_core::condvar::Condvar;
 use nnrp_core::{Control, NnrpError, Reason, Result, Verb};
@@ -65,6 +66,8 @@ struct Seats {
 struct Left {
     seat: usize,
     run: u32,
+    /// Of a stream, how many answers were taken.
+    taken: Option<u32>,
     since: Instant,
     _kept: Kept,
 }
@@ -197,8 +200,8 @@ impl Life {
         NnrpError::new(Reason::RunFailed, format!("runtime {}: the run was stopped", self.runtime))
     }
 
-    /// Leaves a run to itself: its seat stays taken until it ends.
-    pub(super) fn leave(&self, sat: Sat<'_>, kept: Kept) {
+    /// Leaves a run to itself, or a stream of which so many answers were taken: its seat stays taken until it ends.
+    pub(super) fn leave(&self, sat: Sat<'_>, kept: Kept, taken: Option<u32>) {
         let (seat, run) = (sat.seat, sat.run);
         std::mem::forget(sat);
         let mut seats = self.seats.lock();
@@ -208,9 +211,10 @@ impl Life {
             drop(seats);
             return drop(kept);
         }
-        seats.left.push(Left { seat, run, since: Instant::now(), _kept: kept });
+        seats.left.push(Left { seat, run, taken, since: Instant::now(), _kept: kept });
         drop(seats);
-        if self.stoppable.load(Ordering::Relaxed) {
+        // A stream hears of it with its next answer, whatever its session can do.
+        if taken.is_some() || self.stoppable.load(Ordering::Relaxed) {
             // Where it cannot be told, the time that it has left will do.
             let _unheard = self.order(&Order::Stop { seat, run });
         }
@@ -220,14 +224,19 @@ impl Life {
     pub(super) fn look(&self, grace: Duration) -> Look {
         let mut seats = self.seats.lock();
         let left = std::mem::take(&mut seats.left);
-        for one in left {
-            let post = &self.region.table().seats[one.seat];
-            if post.reply().word.load(Ordering::Acquire) & !NUDGE == one.run {
-                self.discard(one.seat);
-                seats.free.push(one.seat);
-            } else {
-                seats.left.push(one);
-            }
+        for mut one in left {
+            let reply = self.region.table().seats[one.seat].reply();
+            let over = match &mut one.taken {
+                Some(taken) => self.drain(one.seat, taken),
+                None => {
+                    let replied = reply.word.load(Ordering::Acquire) & !NUDGE == one.run;
+                    if replied {
+                        self.discard(&reply.spot, &reply_room(one.seat));
+                    }
+                    replied
+                }
+            };
+            if over { seats.free.push(one.seat) } else { seats.left.push(one) }
         }
         self.vacated.notify_all();
         match (seats.left.iter().map(|one| one.since.elapsed()).max(), seats.busy) {
@@ -241,8 +250,10 @@ impl Life {
     pub(super) fn end(&self, ended: Ended) {
         let _first = self.ended.set(ended);
         for seat in &self.region.table().seats {
-            seat.reply().word.fetch_or(NUDGE, Ordering::SeqCst);
-            futex::wake(&seat.reply().word);
+            for word in [&seat.reply().word, &seat.given.0] {
+                word.fetch_or(NUDGE, Ordering::SeqCst);
+                futex::wake(word);
+            }
         }
         self.answers.lock().clear();
         let mut seats = self.seats.lock();
@@ -288,7 +299,7 @@ impl Life {
             None => {
                 // It may go on, and no run may beside it.
                 if let Some(sat) = sat {
-                    self.leave(sat, Kept::default());
+                    self.leave(sat, Kept::default(), None);
                 }
                 Err(late())
             }

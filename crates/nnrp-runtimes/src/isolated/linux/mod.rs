@@ -5,6 +5,7 @@ mod crossing;
 mod distrust;
 mod frame;
 mod futex;
+mod giving;
 mod home;
 mod host;
 mod inputs;
@@ -12,7 +13,11 @@ mod life;
 mod output;
 mod process;
 mod region;
+mod seat;
 mod session;
+mod streaming;
+#[cfg(test)]
+mod streams;
 mod words;
 
 pub use host::host;

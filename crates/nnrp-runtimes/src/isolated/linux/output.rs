@@ -2,7 +2,7 @@
 use super::arena::Arena;
 use super::crossing::{ALIGN, LONGEST};
 use super::region::{BLOCKS, Region, Slab, reply_arena};
-use super::words::{Placed, Words, say};
+use super::words::{ANSWER, END, ERROR, OUTPUTS, Placed, Words, say};
 use nnrp_core::runtime::{Place, Room};
 use nnrp_core::{Datatype, NnrpError, Outputs, Reason, Result};
 use parking_lot::Mutex;
@@ -101,12 +101,28 @@ impl<'a> Laid<'a> {
         Laid { region, blocks, all: room.clone(), room, taken: SmallVec::new(), given: Mutex::default() }
     }
 
-    /// Puts the outputs down and what is said about them, and tells where.
+    /// Puts the outputs of a run down and what is said about them, and tells where.
     pub(super) fn outputs(&mut self, outputs: &Outputs) -> Result<Said> {
+        self.tensors(OUTPUTS, outputs)
+    }
+
+    /// Likewise, an answer of a stream.
+    pub(super) fn answer(&mut self, outputs: &Outputs) -> Result<Said> {
+        self.tensors(ANSWER, outputs).inspect_err(|_unsaid| self.withdraw())
+    }
+
+    /// Says that a stream is over.
+    pub(super) fn end(&mut self) -> Result<Said> {
+        let said = self.room_for(1)?;
+        self.region.write_words(said.at, &[END]);
+        Ok(said)
+    }
+
+    fn tensors(&mut self, what: u64, outputs: &Outputs) -> Result<Said> {
         // Its words first: they lie beside the word that the engine looks at.
         let count = 2 + outputs.iter().map(|tensor| 5 + tensor.shape.len()).sum::<usize>();
         let said = self.room_for(count)?;
-        let mut words: Words = smallvec![0, outputs.len() as u64];
+        let mut words: Words = smallvec![what, outputs.len() as u64];
         for tensor in outputs {
             let bytes = tensor.bytes();
             let (at, block) = match self.written(bytes) {
@@ -120,6 +136,13 @@ impl<'a> Laid<'a> {
         }
         self.region.write_words(said.at, &words);
         Ok(said)
+    }
+
+    /// Takes back what was put down, for it is not replied.
+    fn withdraw(&mut self) {
+        for block in self.taken.drain(..) {
+            self.region.table().freed[block].store(1, Ordering::Release);
+        }
     }
 
     fn room_for(&mut self, count: usize) -> Result<Said> {
@@ -144,11 +167,8 @@ impl<'a> Laid<'a> {
     /// Puts an error down in place of anything else, and tells where.
     pub(super) fn error(&mut self, error: &NnrpError) -> Said {
         let document = error.to_json().to_string();
-        let mut words: Words = smallvec![1];
-        // What was put down before is not replied.
-        for block in self.taken.drain(..) {
-            self.region.table().freed[block].store(1, Ordering::Release);
-        }
+        let mut words: Words = smallvec![ERROR];
+        self.withdraw();
         // A document that finds no place or is too long is none, which makes no sense to the engine.
         self.room = self.all.clone();
         let said = Said { at: self.room.start, count: 7, block: None };

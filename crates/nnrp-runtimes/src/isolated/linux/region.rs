@@ -1,74 +1,26 @@
 //! The memory that an engine shares with the process of one isolated model: seats, where runs are asked for and answered, and room for tensors.
 //!
 //! Both sides see the same bytes at the same offsets. What decides what becomes of memory lies outside of it, with the side that owns the decision.
+use super::seat::Seat;
 use nnrp_core::runtime::Place;
 use std::io;
-use std::mem::{offset_of, size_of};
+use std::mem::size_of;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{NonNull, null_mut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Most runs at once.
 pub(super) const SEATS: usize = 64;
 /// Outputs beyond a seat's own room that may be in use at once.
 pub(super) const BLOCKS: usize = 4096;
-/// Room of a seat for small tensors, each way; what it cannot hold lies in an arena.
-const ROOM: usize = 128 << 10;
 /// Address space for large tensors, each way; memory is taken where something was written.
 const ARENA: usize = 4 << 30;
 /// Freed memory of this size, or beyond this depth of its arena, goes back to the system at once, so that neither one huge request nor many at once cost
 /// memory for ever.
 const KEPT: usize = 8 << 20;
 const KEPT_DEPTH: usize = 64 << 20;
-
-/// Of the word of a reply: somebody wants its reader to look around. No number of a run has it.
-pub(super) const NUDGE: u32 = 1 << 31;
-
-/// The number of the latest run, and where what is said about it lies.
-#[repr(C)]
-pub(super) struct Post {
-    pub(super) word: AtomicU32,
-    /// How many 64-bit words are said.
-    pub(super) words: AtomicU32,
-    /// Where they begin.
-    pub(super) at: AtomicU64,
-    /// Of a reply: nanoseconds of the run before, because the time of this one is known only once it has been replied to.
-    pub(super) took: AtomicU64,
-}
-
-/// A post, and room for what goes with it: what is small lies beside the word, on the cache lines that come along with it.
-#[repr(C, align(128))]
-struct Side {
-    post: Post,
-    room: [AtomicU64; (ROOM - size_of::<Post>()) / 8],
-}
-
-/// On a cache line of its own.
-#[repr(C, align(128))]
-pub(super) struct Flag(pub(super) AtomicU32);
-
-/// Where one run at a time is asked for and answered.
-#[repr(C)]
-pub(super) struct Seat {
-    ask: Side,
-    reply: Side,
-    /// Not 0 while the other process needs a system call to hear of an ask.
-    pub(super) host_sleeps: Flag,
-    /// Likewise, the engine of a reply.
-    pub(super) engine_sleeps: Flag,
-}
-
-impl Seat {
-    pub(super) fn ask(&self) -> &Post {
-        &self.ask.post
-    }
-
-    pub(super) fn reply(&self) -> &Post {
-        &self.reply.post
-    }
-}
 
 /// What lies at the beginning.
 #[repr(C)]
@@ -81,21 +33,6 @@ pub(super) struct Table {
 const ASKS: usize = size_of::<Table>().next_multiple_of(4096);
 const REPLIES: usize = ASKS + ARENA;
 const SIZE: usize = REPLIES + ARENA;
-
-fn room_of(seat: usize, side: usize) -> Range<usize> {
-    let start = offset_of!(Table, seats) + seat * size_of::<Seat>() + side;
-    start + offset_of!(Side, room)..start + ROOM
-}
-
-/// A seat's own room for what is asked.
-pub(super) fn ask_room(seat: usize) -> Range<usize> {
-    room_of(seat, offset_of!(Seat, ask))
-}
-
-/// A seat's own room for what is replied.
-pub(super) fn reply_room(seat: usize) -> Range<usize> {
-    room_of(seat, offset_of!(Seat, reply))
-}
 
 /// Room for large inputs, which the engine hands out.
 pub(super) const fn ask_arena() -> Range<usize> {

@@ -3,7 +3,7 @@ use super::frame::Told;
 use super::home::Home;
 use super::inputs::Desk;
 use nnrp_core::runtime::Reading;
-use nnrp_core::{Concurrency, Control, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Tensor, Threads, Verb};
+use nnrp_core::{Concurrency, Control, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Sink, Tensor, Threads, Verb};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -38,14 +38,18 @@ impl IsolatedSession {
         if let Some(error) = error {
             return Err(error);
         }
-        if session.info.streams {
-            let message = format!("isolation 'process': runtime {} gives streams of answers, which cross no process", session.info.runtime);
-            return Err(NnrpError::new(Reason::NotOffered, message).with("isolation", "process"));
-        }
         session.info.settings.insert("isolation".to_owned(), "process".into());
         // The engine's part of a run can always be ended; the process, should its run go on for too long, too.
         session.info.cancellable = true;
         Ok(session)
+    }
+
+    fn fits(&self, inputs: &[Option<Tensor<'_>>], outputs: &[usize]) -> Result<()> {
+        let signature = &self.info.signature;
+        if inputs.len() != signature.inputs.len() || outputs.iter().any(|&index| index >= signature.outputs.len()) {
+            return Err(NnrpError::new(Reason::Bug, "a run with other inputs or outputs than the signature's"));
+        }
+        Ok(())
     }
 }
 
@@ -55,16 +59,25 @@ impl Session for IsolatedSession {
     }
 
     fn run(&self, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>) -> Result<Outputs> {
-        let signature = &self.info.signature;
-        if inputs.len() != signature.inputs.len() || outputs.iter().any(|&index| index >= signature.outputs.len()) {
-            return Err(NnrpError::new(Reason::Bug, "a run with other inputs or outputs than the signature's"));
+        if self.info.streams {
+            return Err(self.not_offered("run"));
         }
-        let answer = self.home.life()?.run(signature, inputs, outputs, control);
+        self.fits(inputs, outputs)?;
+        let answer = self.home.life()?.run(&self.info.signature, inputs, outputs, control);
         if control.stop.is_some_and(|stop| stop.cause().is_some()) {
             // A run may have been left to itself, which somebody has to look after.
             self.home.poke();
         }
         answer
+    }
+
+    fn stream(&self, inputs: &[Option<Tensor<'_>>], outputs: &[usize], control: Control<'_>, sink: &mut Sink<'_>) -> Result<()> {
+        if !self.info.streams {
+            return sink(self.run(inputs, outputs, control)?);
+        }
+        self.fits(inputs, outputs)?;
+        // Whatever ended it before its end, what goes on there has to be looked after.
+        self.home.life()?.stream(&self.info.signature, inputs, outputs, control, sink).inspect_err(|_| self.home.poke())
     }
 
     fn reading(&self) -> Option<Reading> {

@@ -7,6 +7,12 @@ pub(super) const MOST_WORDS: usize = 1 << 20;
 /// In the place of a tensor that is not there, and of a block that need not be given back.
 const NONE: u64 = u64::MAX;
 
+/// What a reply is, its first word: the outputs of a run, or an error, which are the last; an answer of a stream, which is not; the end of a stream.
+pub(super) const OUTPUTS: u64 = 0;
+pub(super) const ERROR: u64 = 1;
+pub(super) const ANSWER: u64 = 2;
+pub(super) const END: u64 = 3;
+
 /// Words to be said.
 pub(super) type Words = SmallVec<[u64; 64]>;
 
