@@ -43,9 +43,10 @@ def serving(*words: object) -> Iterator[dict[str, Any]]:
     assert server.returncode == 0
 
 
-def test_who_serves_a_model_that_a_requests_values_can_end_is_told(quotient: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["openvino", "tract"])
+def test_who_serves_a_model_that_a_requests_values_can_end_is_told(quotient: Path, tmp_path: Path, runtime: str) -> None:
     other = zoo.identity(tmp_path / "same.onnx")
-    with serving(quotient, "--runtime", "tract") as told:
+    with serving(quotient, "--runtime", runtime) as told:
         assert told["exposed"] == ["quotient"]
     with serving(other, "--runtime", "onnxruntime") as told:
         assert told["exposed"] == []

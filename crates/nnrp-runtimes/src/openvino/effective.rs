@@ -120,6 +120,8 @@ impl Effective {
             "threads": number("INFERENCE_NUM_THREADS"),
             "shapes": shapes,
             "properties": self.flat,
+            // Its kernels look at no index that a request gives (spec §8.18).
+            "values_checked": false,
         });
         if let Value::Object(settings) = settings { settings } else { Map::new() }
     }
