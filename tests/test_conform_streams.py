@@ -14,7 +14,6 @@ import pytest
 import nnrp
 from nnrp.runtimes import Control, ModelSpec
 from nnrp.testing import check_runtime
-from nnrp.testing.running import SOON
 from nnrp.testing.streams import STREAMING
 
 LINE = (("x", "FP32", (-1,)),)
@@ -58,7 +57,7 @@ class Each:
     def blocked(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> Iterator[Any]:
         for answer in self.right(inputs, outputs, control):
             yield answer
-            threading.Event().wait(SOON + 2 if len(inputs["x"]) > 20 else 0)
+            threading.Event().wait(3 if len(inputs["x"]) > 20 else 0)
 
     def talkative(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> Iterator[Any]:
         yield [inputs["x"].copy()]

@@ -18,9 +18,8 @@ from nnrp.testing.shapes import affine, answer
 from nnrp.testing.subject import Subject
 
 _THREADS, _CALLS = 4, 60
-#: When nobody waits for the slow run any more; how long the answer, and the end of the run, may take from then on; in seconds. Together less than the
-#: 5 s that a slow run takes at least, so that one that is not stopped is told apart; as much as that allows, for machines that do other things too.
-_TIMEOUT, SOON, _LOOK = 0.1, 4.0, 0.01
+#: When nobody waits for the slow run any more; how long the answer, and the end of the run, may take from then on; in seconds.
+_TIMEOUT, SOON, _LOOK = 0.1, 2.0, 0.01
 
 
 @check("concurrency.threads", "8.2", f"{_THREADS} threads × {_CALLS} calls with different inputs are all answered right")
