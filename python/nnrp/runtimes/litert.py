@@ -17,6 +17,7 @@ from nnrp import _nnrp
 from nnrp.errors import InvalidModel, InvalidOption, LoadFailed, NnrpError, NotOffered, RunFailed, RuntimeNotInstalled
 from nnrp.runtimes.contract import Control, ModelSpec, on_cpu
 from nnrp.runtimes.cores import MOST_THREADS, cores
+from nnrp.runtimes.litert_file import facts
 
 LOG = logging.getLogger("nnrp.runtimes")
 #: Takes arrays by name and the names of the outputs wanted, and gives these.
@@ -38,10 +39,6 @@ DATATYPES = {
     "float64": "FP64",
     "bytes": "BYTES",
 }
-#: The operations that read what an earlier run left.
-STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "HASHTABLE", "CALL_ONCE")
-#: The operations that run another graph, or that each library may have its own of.
-OTHERS = ("WHILE", "IF", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "CUSTOM")
 #: The versions whose C functions are known, from the first to before the second: what they take changes, and the library has no call that tells its version.
 KNOWN = ((2, 3), (2, 4))
 #: The C library, where pip put it; those of other systems have other names, and were not tried.
@@ -133,7 +130,7 @@ class Interpreters:
 
     def __init__(self, first: Any, make: partial[Any], signature: str | None, threads: int) -> None:
         inputs, outputs = _details(first, signature)
-        graph, ranked, self.exclusive, self.plain = _facts(make.keywords["model_content"], signature)
+        graph, ranked, self.exclusive, self.plain = facts(make.keywords["model_content"], signature)
         self.inputs = [_spec(name, one, ranked) for name, one in inputs.items()]
         self.outputs = [_spec(name, one, ranked) for name, one in outputs.items()]
         # Together no more than twice the threads that there are cores.
@@ -320,25 +317,6 @@ def _putter(interpreter: Any, details: Mapping[str, Any]) -> Callable[[Any], Any
             place()[...] = array
 
     return put_large
-
-
-def _facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, bool]:
-    """Read from the file what the interpreter does not tell: the signature's graph, its tensors that have a rank, whether a run remembers the last, and
-    whether all of its operations are of one graph and of everybody's.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.Model.GetRootAs(content)
-    graphs = [model.Subgraphs(index) for index in range(model.SubgraphsLength())]
-    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
-    main = next((one.SubgraphIndex() for one in signatures if one.SignatureKey() == (signature or "").encode()), 0)
-    tensors = [[graph.Tensors(index) for index in range(graph.TensorsLength())] for graph in graphs]
-    ranked = {index for index, tensor in enumerate(tensors[main]) if tensor.HasRank() or tensor.ShapeLength()}
-    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
-    found = {max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes}
-    state, others = ({getattr(schema.BuiltinOperator, name) for name in some} for some in (STATE, OTHERS))
-    keeps = bool(found & state) or any(tensor.IsVariable() for graph in tensors for tensor in graph)
-    return main, ranked, keeps, not found & others
 
 
 def _spec(name: str, details: Mapping[str, Any], ranked: set[int]) -> tuple[str, str, list[int] | None]:

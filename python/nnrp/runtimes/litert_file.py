@@ -1,0 +1,27 @@
+"""What a TFLite file says that LiteRT's interpreter does not tell."""
+
+from __future__ import annotations
+
+#: The operations that read what an earlier run left.
+STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "HASHTABLE", "CALL_ONCE")
+#: The operations that run another graph, or that each library may have its own of.
+OTHERS = ("WHILE", "IF", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "CUSTOM")
+
+
+def facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, bool]:
+    """Read the signature's graph, its tensors that have a rank, whether a run remembers the last, and
+    whether all of its operations are of one graph and of everybody's.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(content)
+    graphs = [model.Subgraphs(index) for index in range(model.SubgraphsLength())]
+    signatures = [model.SignatureDefs(index) for index in range(model.SignatureDefsLength())]
+    main = next((one.SubgraphIndex() for one in signatures if one.SignatureKey() == (signature or "").encode()), 0)
+    tensors = [[graph.Tensors(index) for index in range(graph.TensorsLength())] for graph in graphs]
+    ranked = {index for index, tensor in enumerate(tensors[main]) if tensor.HasRank() or tensor.ShapeLength()}
+    codes = [model.OperatorCodes(index) for index in range(model.OperatorCodesLength())]
+    found = {max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes}
+    state, others = ({getattr(schema.BuiltinOperator, name) for name in some} for some in (STATE, OTHERS))
+    keeps = bool(found & state) or any(tensor.IsVariable() for graph in tensors for tensor in graph)
+    return main, ranked, keeps, not found & others
