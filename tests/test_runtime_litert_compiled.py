@@ -27,9 +27,10 @@ Array = np.ndarray[Any, Any]
 ROOT = Path(__file__).parent.parent
 
 
-def both(file: Path, **options: Any) -> tuple[nnrp.Model, nnrp.Model]:
+def both(file: Path, inputs: Any = None, **options: Any) -> tuple[nnrp.Model, nnrp.Model]:
     """The model as it is run here, and by the interpreter."""
-    here, there = (nnrp.load(file, runtime="litert", options={"num_threads": 1, **options, **more}) for more in ({}, {"api": "interpreter"}))
+    asked = {"num_threads": 1, **options}
+    here, there = (nnrp.load(file, runtime="litert", inputs=inputs or {}, options=asked | more) for more in ({}, {"api": "interpreter"}))
     assert there.session.settings["api"] == "interpreter"
     assert (here.inputs, here.outputs) == (there.inputs, there.outputs)
     assert {**here.session.settings, "api": ""} == {**there.session.settings, "api": ""}
@@ -208,6 +209,63 @@ def test_bad_calls_never_reach_it(tmp_path: Path) -> None:
         assert refused.value.reason == reason
     x = np.arange(12, dtype=np.float32).reshape(2, 6)[:, ::2]
     assert (model(x)["y"] == 2 * x + 1).all()
+
+
+FIXED = [
+    (PITCH / "nmp.tflite", [1, 43844, 1], "interpreter"),
+    (WAKE / "melspectrogram.tflite", [1, 1280], "c"),
+    (WAKE / "embedding_model.tflite", [5, 76, 32, 1], "c"),
+]
+
+
+@pytest.mark.parametrize(("file", "shape", "api"), FIXED, ids=lambda value: value.stem if isinstance(value, Path) else "")
+def test_what_a_description_fixes_goes_through_the_c_library_where_that_answers_the_same(file: Path, shape: list[int], api: str) -> None:
+    here, there = both(file, inputs=[{"shape": shape}])
+    assert here.session.settings["api"] == api
+    assert here.inputs[0].shape == tuple(shape)
+    same(here, there)
+    with pytest.raises(errors.ShapeMismatch):
+        here(np.zeros([*shape[:-1], shape[-1] + 1], np.float32))
+
+
+def test_each_input_that_is_open_must_be_fixed(tmp_path: Path) -> None:
+    values = [Value("a", shape=[-1, 3]), Value("b", shape=[-1, 3]), Value("c", shape=[3]), Value("sum", shape=[-1, 3]), Value("y", shape=[-1, 3])]
+    file = lite.save(tmp_path / "model.tflite", {"main": (values, [("ADD", [0, 1], [3]), ("MUL", [3, 2], [4])])}, takes="abc")
+    described: list[tuple[dict[str, Any], str]] = [
+        ({"a": {"shape": [4, 3]}, "b": {"shape": [4, 3]}}, "c"),
+        ({"a": {"shape": [4, 3]}, "b": {"shape": [1, 3]}}, "c"),
+        ({"a": {"shape": [4, 3]}}, "interpreter"),
+        ({"a": {"shape": [4, 3]}, "b": {"shape": [{"min": 4, "max": 4}, 3]}}, "interpreter"),
+        ({"a": {"shape": ["rows", 3]}, "b": {"shape": ["rows", 3]}}, "interpreter"),
+        # What no run can be had of at the load.
+        ({"a": {"shape": [4, 3]}, "b": {"shape": [5, 3]}}, "interpreter"),
+        ({"a": {"shape": [1 << 40, 3]}, "b": {"shape": [0, 3]}}, "interpreter"),
+    ]
+    for inputs, api in described:
+        here, there = both(file, inputs=inputs)
+        assert here.session.settings["api"] == api, inputs
+        rows = [{"a": 4, "b": 4} | {name: dim for name, one in inputs.items() if isinstance(dim := one["shape"][0], int)}][0]
+        if len(set(rows.values()) - {1}) == 1:
+            arrays = {name: np.arange(3 * row, dtype=np.float32).reshape(row, 3) for name, row in rows.items()} | {"c": np.ones(3, np.float32)}
+            assert here.infer(arrays)["y"].tobytes() == there.infer(arrays)["y"].tobytes() == (arrays["a"] + arrays["b"]).tobytes()
+
+
+def test_a_fixed_input_does_not_fix_what_the_run_decides(tmp_path: Path) -> None:
+    values = [Value("x", shape=[-1]), Value("y", "INT64", [-1, 1])]
+    file = lite.save(tmp_path / "model.tflite", {"main": (values, [("WHERE", [0], [1])])})
+    model = nnrp.load(file, runtime="litert", inputs=[{"shape": [5]}])
+    assert model.session.settings["api"] == "interpreter"
+    for x in ([1, 0, 0, 2, 0], [0, 0, 3, 0, 0], [1] * 5):
+        assert model(np.array(x, np.float32))["y"].tolist() == [[place] for place, value in enumerate(x) if value]
+
+
+def test_a_fixed_shape_is_one_signatures_own(tmp_path: Path) -> None:
+    file = lite.scale(tmp_path / "two.tflite", [-1], {"double": 2.0, "triple": 3.0})
+    for signature, factor in (("double", 2), ("triple", 3)):
+        here, there = both(file, inputs=[{"shape": [7]}], signature=signature)
+        assert here.session.settings["api"] == "c"
+        same(here, there)
+        assert (here(np.ones(7, np.float32))["y"] == factor).all()
 
 
 @pytest.mark.parametrize("shape", [[1, 16], [200, 700]], ids=["small", "large"])

@@ -15,13 +15,15 @@ import numpy as np
 
 from nnrp import _nnrp
 from nnrp.errors import InvalidModel, InvalidOption, LoadFailed, NnrpError, NotOffered, RunFailed, RuntimeNotInstalled
-from nnrp.runtimes.contract import Control, ModelSpec, on_cpu
+from nnrp.runtimes.contract import Control, ModelSpec, Overrides, fixed, on_cpu
 from nnrp.runtimes.cores import MOST_THREADS, cores
-from nnrp.runtimes.litert_file import facts
+from nnrp.runtimes.litert_file import facts, settled
 
 LOG = logging.getLogger("nnrp.runtimes")
 #: Takes arrays by name and the names of the outputs wanted, and gives these.
 Run: TypeAlias = Callable[[Mapping[str, Any], Sequence[str]], Any]
+#: Name, datatype, and shape, -1 for any size; None for any rank.
+Tensor: TypeAlias = tuple[str, str, list[int] | None]
 
 #: NumPy's name of an element type → ours.
 DATATYPES = {
@@ -90,7 +92,7 @@ class LiteRt:
             first = make()
             name = _signature(list(first.get_signature_list()), spec.options.get("signature"))
             session = Interpreters(first, make, name, threads)
-            return (_compiled(session, make.keywords) if spec.options.get("api", "auto") == "auto" else None) or session
+            return (_compiled(session, make.keywords, spec.inputs) if spec.options.get("api", "auto") == "auto" else None) or session
         except NnrpError:
             raise
         except ValueError as error:
@@ -130,9 +132,10 @@ class Interpreters:
 
     def __init__(self, first: Any, make: partial[Any], signature: str | None, threads: int) -> None:
         inputs, outputs = _details(first, signature)
-        graph, ranked, self.exclusive, self.plain = facts(make.keywords["model_content"], signature)
+        self.graph, ranked, self.exclusive, self.plain = facts(make.keywords["model_content"], signature)
         self.inputs = [_spec(name, one, ranked) for name, one in inputs.items()]
         self.outputs = [_spec(name, one, ranked) for name, one in outputs.items()]
+        self.places = {name: one["index"] for name, one in [*inputs.items(), *outputs.items()]}
         # Together no more than twice the threads that there are cores.
         self.workers = 1 if self.exclusive else max(2, 2 * cores() // threads)
         quantized = {name: told for name, one in {**inputs, **outputs}.items() if (told := _quantization(one))}
@@ -141,7 +144,7 @@ class Interpreters:
         # What others call them who do not look at signatures.
         renamed = {name: one["name"] for name, one in {**inputs, **outputs}.items() if one["name"] != name}
         self.settings |= {"tensors": renamed} if renamed else {}
-        runner = partial(_runner, signature=signature, graph=graph, inputs=inputs, outputs=outputs)
+        runner = partial(_runner, signature=signature, graph=self.graph, inputs=inputs, outputs=outputs)
         is_open = any(-1 in (shape or ()) for _, _, shape in self.inputs)
         self._idle = [runner(first)] if _allocated(first, is_open) else []
         self.run = _pooled(self._idle, lambda: runner(make()))
@@ -164,26 +167,45 @@ class Compiled:
     exclusive = cancellable = False
 
 
-def _compiled(session: Interpreters, made: Mapping[str, Any]) -> Compiled | None:
-    """The same by the C library, where its version is known and it gives, bit by bit, what the interpreter gives: it would give garbage, and not say so,
-    where a run decides what an output's shape is, and where an output is an input.
+def _compiled(session: Interpreters, made: Mapping[str, Any], described: Overrides) -> Compiled | None:
+    """The same by the C library, where its version is known, the file or its description fixes all shapes, and it gives, bit by bit, what the interpreter
+    gives: it would give garbage, and not say so, where a run decides what an output's shape is, and where an output is an input.
     """
     library = _library()
-    if library is None or session.exclusive or not session.plain or not _fixed([*session.inputs, *session.outputs]):
+    sizes = fixed(described, {name: shape for name, _, shape in session.inputs})
+    takes = [_sized(one, sizes) for one in session.inputs]
+    if library is None or session.exclusive or not session.plain or not _small([*takes, *(() if sizes else session.outputs)]):
         return None
     names = [name for name, _, _ in session.outputs]
     try:
-        inputs = _example(session)
+        inputs = _example(takes, session.settings.get("quantization", {}))
         answer = session.run(inputs, names, Control())
         # A signature's runner gives a mapping, the others a list, or the one array.
         listed = [answer[name] for name in names] if isinstance(answer, Mapping) else answer if isinstance(answer, list) else [answer]
         outputs = list(zip(names, listed, strict=True))
-        run = _nnrp.compile_litert(library, made["model_content"], session.settings["signature"], made["num_threads"], list(inputs.items()), outputs)
+        content = _settled(session, made["model_content"], {**inputs, **dict(outputs)}) if sizes else made["model_content"]
+        if content is None:
+            return None
+        run = _nnrp.compile_litert(library, content, session.settings["signature"], made["num_threads"], list(inputs.items()), outputs)
     except NnrpError as error:
         LOG.info("litert: the interpreter runs this model: %s", error.message)
         return None
     session.close()
     return Compiled(session.inputs, session.outputs, session.workers, {**session.settings, "api": "c"}, run)
+
+
+def _sized(tensor: Tensor, sizes: Mapping[str, Sequence[int]]) -> Tensor:
+    """With the sizes of a description where the file has none."""
+    name, datatype, shape = tensor
+    return name, datatype, shape and [size if dim == -1 else dim for dim, size in zip(shape, sizes.get(name, shape), strict=True)]
+
+
+def _settled(session: Interpreters, content: bytes, arrays: Mapping[str, np.ndarray[Any, Any]]) -> bytes | None:
+    """The file with the shapes of one run, where these can be tried."""
+    told = [*session.inputs, *session.outputs]
+    if not _small([(name, datatype, list(arrays[name].shape)) for name, datatype, _ in told]):
+        return None
+    return settled(content, session.graph, {session.places[name]: arrays[name].shape for name, _, shape in told if shape is None or -1 in shape})
 
 
 def _library() -> Path | None:
@@ -193,11 +215,11 @@ def _library() -> Path | None:
     return library if KNOWN[0] <= version < KNOWN[1] and library.is_file() else None
 
 
-def _fixed(tensors: Sequence[tuple[str, str, list[int] | None]]) -> bool:
+def _small(tensors: Sequence[Tensor]) -> bool:
     """Whether all are of a fixed size, and small enough to be tried."""
     byte_size = 0
     for _, datatype, shape in tensors:
-        if datatype == "BYTES" or shape is None or len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0:
+        if datatype == "BYTES" or shape is None or len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0 or max(shape, default=0) > MOST_BYTES:
             return False
         byte_size += math.prod(shape) * _numpy(datatype).itemsize
     return byte_size <= MOST_BYTES
@@ -207,12 +229,11 @@ def _numpy(datatype: str) -> np.dtype[Any]:
     return np.dtype(next(theirs for theirs, ours in DATATYPES.items() if ours == datatype))
 
 
-def _example(session: Interpreters) -> dict[str, Any]:
+def _example(inputs: Sequence[Tensor], scaled: Mapping[str, Any]) -> dict[str, Any]:
     """Inputs that tell models apart, and are no wrong index of anything: noise where there are fractions or a scale, or else zeros."""
     random = np.random.default_rng(0)
     found: dict[str, Any] = {}
-    scaled = session.settings.get("quantization", {})
-    for name, datatype, dims in session.inputs:
+    for name, datatype, dims in inputs:
         kind, shape = _numpy(datatype), tuple(dims or ())
         if kind.kind == "f":
             found[name] = np.asarray(random.standard_normal(shape, np.float32), kind)
@@ -319,7 +340,7 @@ def _putter(interpreter: Any, details: Mapping[str, Any]) -> Callable[[Any], Any
     return put_large
 
 
-def _spec(name: str, details: Mapping[str, Any], ranked: set[int]) -> tuple[str, str, list[int] | None]:
+def _spec(name: str, details: Mapping[str, Any], ranked: set[int]) -> Tensor:
     kind = np.dtype(details["dtype"]).name
     datatype = DATATYPES.get("bytes" if kind.startswith("bytes") else kind)
     if datatype is None:

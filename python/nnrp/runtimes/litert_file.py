@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 #: The operations that read what an earlier run left.
 STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "HASHTABLE", "CALL_ONCE")
 #: The operations that run another graph, or that each library may have its own of.
@@ -9,8 +11,8 @@ OTHERS = ("WHILE", "IF", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO
 
 
 def facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, bool]:
-    """Read the signature's graph, its tensors that have a rank, whether a run remembers the last, and
-    whether all of its operations are of one graph and of everybody's.
+    """Read the signature's graph, its tensors that have a rank, whether a run remembers the last, and whether all of its operations are of one graph and
+    of everybody's.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -25,3 +27,20 @@ def facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, b
     state, others = ({getattr(schema.BuiltinOperator, name) for name in some} for some in (STATE, OTHERS))
     keeps = bool(found & state) or any(tensor.IsVariable() for graph in tensors for tensor in graph)
     return main, ranked, keeps, not found & others
+
+
+def settled(content: bytes, graph: int, shapes: Mapping[int, Sequence[int]]) -> bytes | None:
+    """Give the file with these shapes for tensors that it leaves open, by index; None where it tells another rank."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = bytearray(content)
+    main = schema.Model.GetRootAs(file).Subgraphs(graph)
+    for index, shape in shapes.items():
+        tensor = main.Tensors(index)
+        if tensor.ShapeLength() != len(shape) or tensor.ShapeSignatureLength() not in (0, len(shape)):
+            return None
+        # Views of the file. Where two tensors share one, the library tells another shape of one of them than it should, and is not used.
+        for place in (tensor.ShapeAsNumpy() if shape else None, tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else None):
+            if place is not None:
+                place[:] = shape
+    return bytes(file)

@@ -6,7 +6,7 @@ use super::table::{Model, Options};
 use crate::foreign::Owned;
 use bytes::Bytes;
 use nnrp_core::runtime::{Room, placed};
-use nnrp_core::{Control, Data, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Tensor};
+use nnrp_core::{Control, Data, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Shape, Tensor};
 use parking_lot::Mutex;
 use std::path::Path;
 use std::sync::Arc;
@@ -29,6 +29,8 @@ pub struct Compiled {
     inputs: Vec<(Place, usize)>,
     outputs: Vec<(Place, usize)>,
     names: [Vec<String>; 2],
+    /// Of the outputs: their specs may leave open what the model's description fixes.
+    shapes: Vec<Shape>,
     /// The file, which the library reads where it lies.
     _content: Bytes,
 }
@@ -50,10 +52,12 @@ impl Compiled {
         let options = library.options(threads)?;
         drop(alone);
         let sized = |places: Vec<Place>, known: &Example<'_>| places.into_iter().zip(known).map(|(place, (_, tensor))| (place, tensor.bytes().len())).collect();
+        let shapes = outputs.iter().map(|(_, tensor)| tensor.shape.clone()).collect();
         let names = [inputs, outputs].map(|side| side.iter().map(|(name, _)| name.clone()).collect());
         let (of_inputs, of_outputs) = (sized(found.inputs, inputs), sized(found.outputs, outputs));
         let idle = Mutex::new(Vec::new());
-        let compiled = Compiled { idle, library, options, model, signature: found.index, inputs: of_inputs, outputs: of_outputs, names, _content: content };
+        let compiled =
+            Compiled { idle, library, options, model, signature: found.index, inputs: of_inputs, outputs: of_outputs, names, shapes, _content: content };
         let mut first = compiled.make()?;
         first.prove(library, inputs, outputs)?;
         compiled.idle.lock().push(first);
@@ -133,7 +137,7 @@ impl LiteRtSession {
     #[inline]
     fn output(&self, instance: &mut Instance, index: usize, room: Option<&dyn Room>) -> Result<Tensor<'static>> {
         let compiled = &self.compiled;
-        let (Some(spec), Some(bytes)) = (self.info.signature.outputs.get(index), instance.output(index)) else {
+        let (Some(spec), Some(shape), Some(bytes)) = (self.info.signature.outputs.get(index), compiled.shapes.get(index), instance.output(index)) else {
             return Err(NnrpError::new(Reason::Bug, "a run for other outputs than the signature's"));
         };
         let data = match room.and_then(|room| room.place(bytes.len())) {
@@ -143,7 +147,7 @@ impl LiteRtSession {
             }
             None => instance.keep(compiled.library, index, &compiled.outputs[index], &self.spare[index])?,
         };
-        Ok(Tensor { datatype: spec.datatype, shape: spec.shape.clone().unwrap_or_default(), data: Data::Shared(data) })
+        Ok(Tensor { datatype: spec.datatype, shape: shape.clone(), data: Data::Shared(data) })
     }
 }
 
