@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import pytest
 import zoo
-from comparing import PLAIN, net, quick, run, verdicts
+from comparing import NNRP, PLAIN, net, quick, run, verdicts
 from onnx import TensorProto, helper
 
 from nnrp import errors
@@ -371,3 +371,19 @@ def test_a_worker_ends_when_nobody_waits_for_it_any_more(tmp_path: Path) -> None
         assert process.stderr.readline() == b"here\n"
         process.stdin.close()
         assert process.wait(timeout=60) == 1
+
+
+#: Runs a command, and tells the most memory that it or any process below it had, in MB.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> (20 if sys.platform == "darwin" else 10))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system does not tell how much memory a process had")
+def test_memory_does_not_grow_with_the_number_of_cases(tmp_path: Path) -> None:
+    words = ["compare", net(tmp_path / "net.onnx", np.zeros((1, 150_528))), "--runtimes", f"{PLAIN},onnxruntime", "--seconds", 0]
+    few, many = (int(subprocess.check_output([sys.executable, "-c", PEAK, NNRP, *map(str, words), "--random", str(number)])) for number in (4, 400))
+    # Their inputs are 240 MB, and so are the answers. Of the inputs 64 MB are kept to be timed with, and of the answers 16 MB.
+    assert many - few < 120

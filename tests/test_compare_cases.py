@@ -40,12 +40,12 @@ def test_cases_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
 
     cases = from_files(tmp_path, PORTS)
 
-    assert [(case.name, sorted(case.inputs)) for case in cases.cases] == [("a", ["ids", "mask"]), ("b", ["ids"])]
-    np.testing.assert_array_equal(cases.cases[1].inputs["ids"], ids)
+    assert [(case.name, sorted(case.inputs)) for case in cases] == [("a", ["ids", "mask"]), ("b", ["ids"])]
+    np.testing.assert_array_equal(list(cases)[1].inputs["ids"], ids)
     one = tmp_path / "one"
     one.mkdir()
     np.save(one / "c.npy", ids)
-    np.testing.assert_array_equal(from_files(one, PORTS[:1]).cases[0].inputs["ids"], ids)
+    np.testing.assert_array_equal(next(iter(from_files(one, PORTS[:1]))).inputs["ids"], ids)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_random_sizes_agree_where_names_do_and_the_seed_repeats_them() -> None:
 
     first, again, other = (invent.random(2, seed, ports, shapes={"ids": (2, 7)}) for seed in (0, 0, 1))
 
-    inputs = first.cases[0].inputs
+    inputs = next(iter(first)).inputs
     assert {name: value.shape for name, value in inputs.items()} == {"ids": (2, 7), "attention_mask": (2, 7), "picture": (1, 3, 224, 224), "any": (8,)}
     assert (inputs["attention_mask"] == 1).all()
     assert 0 <= inputs["ids"].min() <= inputs["ids"].max() < 100
@@ -95,15 +95,27 @@ def test_random_sizes_agree_where_names_do_and_the_seed_repeats_them() -> None:
         invent.sizes(ports, [], {"ids": (2, 7), "attention_mask": (2, 8)})
 
 
+def test_cases_are_the_same_each_time_and_those_of_older_pins(tmp_path: Path) -> None:
+    ports = (*PORTS[:1], Port("x", "FP32", (-1, 3)))
+    made = invent.random(3, 7, ports)
+    npz(tmp_path / "a.npz", ids=np.arange(6).reshape(2, 3), x=np.ones((2, 3), np.float32))
+    for cases in (made, from_files(tmp_path, ports)):
+        first, second = ([(case.name, {name: value.tolist() for name, value in case.inputs.items()}) for case in cases] for _ in range(2))
+        assert first == second
+        assert len(first) == len(cases)
+    assert made.digest() == "f07359b2f97ab7f681ca11d9512635dd516773d4fe3301f1fecbc1f511909715"
+
+
 @pytest.mark.parametrize("datatype", NAMES)
 def test_every_datatype_has_random_values(datatype: str) -> None:
-    (case,) = invent.random(1, 0, [Port("x", datatype, (2, 3))]).cases
+    (case,) = invent.random(1, 0, [Port("x", datatype, (2, 3))])
     assert tuple(case.inputs["x"].shape) == (2, 3)
 
 
 def test_a_range_holds_and_must_fit_its_datatype() -> None:
     port = Port("x", "UINT8", (1000,))
-    values = invent.random(1, 0, [port], ranges={"x": (3, 5)}).cases[0].inputs["x"]
+    (case,) = invent.random(1, 0, [port], ranges={"x": (3, 5)})
+    values = case.inputs["x"]
     assert set(values.tolist()) == {3, 4, 5}
     with pytest.raises(errors.InvalidOption, match="UINT8"):
         invent.random(1, 0, [port], ranges={"x": (0, 1000)})

@@ -7,8 +7,9 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +34,45 @@ class Case:
     inputs: dict[str, Any]
 
 
-@dataclass(frozen=True)
 class Cases:
-    """All cases, and how they came to be."""
+    """All cases, made or read anew each time that they are gone through, because all of them may be more than there is memory.
 
-    cases: tuple[Case, ...]
-    origin: dict[str, Any]
-    about: str
-    inputs: tuple[str, ...] = field(default=())
+    Args:
+        number: how many.
+        make: gives them one by one, each time the same.
+        origin: how they came to be.
+        about: the same for people.
+        inputs: the inputs, for people.
+    """
+
+    def __init__(self, number: int, make: Callable[[], Iterator[Case]], origin: dict[str, Any], about: str, inputs: tuple[str, ...] = ()) -> None:
+        self._number, self._make, self._digest = number, make, ""
+        self.origin, self.about, self.inputs = origin, about, inputs
+
+    def __len__(self) -> int:
+        return self._number
+
+    def __iter__(self) -> Iterator[Case]:
+        digest = None if self._digest else hashlib.sha256()
+        for case in self._make():
+            if digest is not None:
+                _add(digest, case)
+            yield case
+        # Of whoever went through all of them first.
+        self._digest = digest.hexdigest() if digest else self._digest
 
     def digest(self) -> str:
         """Give the sha256 of all that goes into the models."""
-        digest = hashlib.sha256()
-        for case in self.cases:
-            for name, value in sorted(case.inputs.items()):
-                datatype, shape, data = raw_of(value)
-                digest.update(json.dumps([name, datatype, shape]).encode())
-                digest.update(data)
-        return digest.hexdigest()
+        if not self._digest:
+            deque(self, maxlen=0)
+        return self._digest
+
+
+def _add(digest: hashlib._Hash, case: Case) -> None:
+    for name, value in sorted(case.inputs.items()):
+        datatype, shape, data = raw_of(value)
+        digest.update(json.dumps([name, datatype, shape]).encode())
+        digest.update(data)
 
 
 def from_files(folder: Path, ports: Sequence[Port]) -> Cases:
@@ -67,9 +89,11 @@ def from_files(folder: Path, ports: Sequence[Port]) -> Cases:
     files = sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
     if not files:
         raise FileNotFound(f"inputs: no {', '.join(SUFFIXES)} file in '{folder}'")
-    cases = tuple(_read(file, ports) for file in files)
-    shapes = {f"{name} {datatype} {shape}": None for case in cases for name, (datatype, shape, _) in _raw(case)}
-    return Cases(cases, {"kind": "files", "folder": str(folder)}, f"{len(cases)} cases of '{folder}'", tuple(shapes))
+    origin, about = {"kind": "files", "folder": str(folder)}, f"{len(files)} cases of '{folder}'"
+    cases = Cases(len(files), lambda: (_read(file, ports) for file in files), origin, about)
+    # All of them once, so that what is wrong is told before anything runs.
+    cases.inputs = tuple({f"{name} {datatype} {shape}": None for case in cases for name, (datatype, shape, _) in _raw(case)})
+    return cases
 
 
 def _raw(case: Case) -> Iterator[tuple[str, tuple[str, list[int], bytes]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,14 +55,19 @@ def random(
     if texts:
         raise InvalidOption(f"range {texts[0]}: expected an input of numbers, got one of texts")
     dims = sizes(ports, others, shapes)
-    generator = np.random.default_rng(seed)
     wanted = [port for port in ports if not port.optional or port.name in shapes]
-    cases = [
-        Case(f"random-{index}", {port.name: _values(generator, port, dims[port.name], ranges.get(port.name)) for port in wanted}) for index in range(number)
-    ]
+    for port in wanted:
+        _check_range(port, ranges.get(port.name))
+
+    def make() -> Iterator[Case]:
+        generator = np.random.default_rng(seed)
+        for index in range(number):
+            yield Case(f"random-{index}", {port.name: _values(generator, port, dims[port.name], ranges.get(port.name)) for port in wanted})
+
     about = tuple(f"{port.name} {port.datatype} {list(dims[port.name])} of {_told(port, ranges.get(port.name))}" for port in wanted)
     origin = {"kind": "random", "number": number, "seed": seed, "shapes": {port.name: list(dims[port.name]) for port in wanted}}
-    return Cases(tuple(cases), origin | {"ranges": {name: list(both) for name, both in ranges.items()}}, f"{number} random cases, seed {seed}", about)
+    origin |= {"ranges": {name: list(both) for name, both in ranges.items()}}
+    return Cases(number, make, origin, f"{number} random cases, seed {seed}", about)
 
 
 def sizes(ports: Sequence[Port], others: Sequence[Sequence[Port]], shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -130,6 +135,22 @@ def _told(port: Port, given: tuple[float, float] | None) -> str:
     return f"{limits[0]:g} … {limits[1]:g}" if limits[0] != limits[1] else f"{limits[0]:g}"
 
 
+def _check_range(port: Port, given: tuple[float, float] | None) -> None:
+    """Refuse a range that the datatype does not hold, before anything runs."""
+    limits = _limits(port, given)
+    if limits is None or port.datatype.startswith(("FP", "BF")):
+        return
+    low, high = limits
+    try:
+        whole = np.array([int(low), int(high)], np.int64)
+        if low > high:
+            raise ValueError("the least is larger than the largest")
+    except (ValueError, OverflowError) as error:
+        raise InvalidOption(f"range {port.name}: expected LOW:HIGH, got {low:g}:{high:g}: {error}") from error
+    if not np.array_equal(whole.astype(numpy_type(port.datatype)).astype(whole.dtype), whole):
+        raise InvalidOption(f"range {port.name}: expected what {port.datatype} holds, got {low:g}:{high:g}")
+
+
 def _values(generator: np.random.Generator, port: Port, shape: tuple[int, ...], given: tuple[float, float] | None) -> Any:
     limits = _limits(port, given)
     if port.datatype == "BYTES":
@@ -142,10 +163,5 @@ def _values(generator: np.random.Generator, port: Port, shape: tuple[int, ...], 
         plain = generator.standard_normal(shape) if limits is None else generator.uniform(*limits, shape)
         return adapt(np.asarray(plain).astype(wanted), port.name, port.datatype)
     low, high = limits or (0, 0)
-    try:
-        whole = np.asarray(generator.integers(int(low), int(high), shape, endpoint=True))
-    except (ValueError, OverflowError) as error:
-        raise InvalidOption(f"range {port.name}: expected LOW:HIGH, got {low:g}:{high:g}: {error}") from error
-    if not np.array_equal(whole.astype(wanted).astype(whole.dtype), whole):
-        raise InvalidOption(f"range {port.name}: expected what {port.datatype} holds, got {low:g}:{high:g}")
+    whole = np.asarray(generator.integers(int(low), int(high), shape, endpoint=True))
     return adapt(whole.astype(wanted), port.name, port.datatype)

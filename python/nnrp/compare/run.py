@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,11 @@ from . import candidate as candidates
 from . import cases as made
 from . import invent, tolerance
 from .candidate import Candidate, Choice
-from .cases import Cases
+from .cases import Case, Cases
 from .child import Child, Lost
-from .difference import Tally, datatype_of
+from .judge import Hear, Judge, Kept
 from .report import Failure, Latency, Report, Result
-from .signature import Port, Signature, pair, read
+from .signature import Signature, pair, read
 
 MOST_RUNS = 2_000
 Progress = Callable[[str, float], object]
@@ -45,15 +45,6 @@ class Plan:
     fixed: tuple[Candidate, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Answers:
-    """What one candidate answered: one dict of outputs for each case, under its own names."""
-
-    result: Result
-    signature: Signature | None = None
-    outputs: tuple[Mapping[str, Any], ...] = ()
-
-
 def run(plan: Plan, progress: Progress) -> Report:
     """Compare.
 
@@ -69,13 +60,15 @@ def run(plan: Plan, progress: Progress) -> Report:
         tolerance.check(plan.tolerances, [port.name for port in signature.outputs])
         _check_names(plan.names, signature)
     cases = _cases(plan, signature, [other for other in others if other is not None])
-    told, results, seen = _Answers(Result(reference)), {}, set[str]()
-    for index, one in enumerate([reference, *(one for one in everyone if one is not reference)]):
-        answers = _ask(one, plan, cases, signature, partial(_part, progress, index, len(everyone)))
-        # Only the reference's answers are kept.
-        told = answers if one is reference else told
-        results[one.name] = _judge(answers, told, plan, cases, signature)
-        seen |= _names(answers.signature)
+    results, seen = {}, set[str]()
+    with closing(Kept()) as kept_answers:
+        for index, one in enumerate([reference, *(one for one in everyone if one is not reference)]):
+            judge = None if one is reference else Judge(kept_answers, signature, plan.names)
+            hear = kept_answers.hear if judge is None else judge.hear
+            result, there = _ask(one, plan, cases, signature, hear, partial(_part, progress, index, len(everyone)))
+            results[one.name] = replace(result, is_reference=True) if judge is None else judge.result(result, plan.tolerances)
+            kept_answers.result = kept_answers.result or result
+            seen |= _names(there)
     kept, left_out = _without_refusals([results[one.name] for one in everyone])
     left_out += [f"name {there}={here}: no file has an input or output '{there}'" for there, here in plan.names.items() if there not in seen]
     origin = {**cases.origin, "sha256": cases.digest()}
@@ -128,7 +121,7 @@ def _signature(path: Path, everyone: Sequence[Candidate], plan: Plan) -> Signatu
 
 def _cases(plan: Plan, signature: Signature | None, others: Sequence[Signature]) -> Cases:
     if signature is None:
-        return Cases((), {"kind": "none"}, "no cases: the reference's model could not be read")
+        return Cases(0, lambda: iter(()), {"kind": "none"}, "no cases: the reference's model could not be read")
     if plan.inputs is not None:
         return made.from_files(plan.inputs, signature.inputs)
     twins = []
@@ -142,81 +135,48 @@ def _cases(plan: Plan, signature: Signature | None, others: Sequence[Signature])
     return invent.random(plan.random, plan.seed, signature.inputs, twins, plan.shapes, plan.ranges)
 
 
-def _ask(one: Candidate, plan: Plan, cases: Cases, wanted: Signature | None, progress: Progress) -> _Answers:
-    """Load a candidate and get its answers and its times; what goes wrong is its result."""
-    stage, told, outputs = "loading", _Answers(Result(one)), []
+def _ask(one: Candidate, plan: Plan, cases: Cases, wanted: Signature | None, hear: Hear, progress: Progress) -> tuple[Result, Signature | None]:
+    """Load a candidate and get its answers and its times; what goes wrong is its result. Give also what it takes and gives."""
+    stage, result, there = "loading", Result(one), None
     try:
         with Child(plan.timeout_s + plan.seconds) as child:
             progress(f"{one.name}: loading", 0.0)
             loaded, _ = child.ask({"load": {"path": str(one.path)} | one.settings()})
             session = loaded["loaded"]
             load_s, memory = session.pop("load_s"), session.pop("memory_bytes")
-            told = _Answers(Result(one, session, load_s=load_s, memory_bytes=memory), read(loaded))
+            result, there = Result(one, session, load_s=load_s, memory_bytes=memory), read(loaded)
             stage = "inputs"
-            requests, note = _requests(told.signature, wanted, cases, plan.names)
-            for index, (case, inputs) in enumerate(zip(cases.cases, requests, strict=True)):
+            put, note = _putter(there, wanted, cases, plan.names)
+            for index, case in enumerate(cases):
+                stage = "inputs"
+                inputs = put(case)
                 stage = f"case {case.name}"
-                progress(f"{one.name}: {stage}", 0.1 + 0.6 * index / len(requests))
-                outputs.append(child.ask({"run": True}, inputs)[1])
+                progress(f"{one.name}: {stage}", 0.1 + 0.6 * index / len(cases))
+                hear(there, case.name, child.ask({"run": True}, inputs)[1])
             stage = "timing"
             progress(f"{one.name}: {stage}", 0.7)
             timed = child.ask({"time": {"seconds": plan.seconds, "most": MOST_RUNS}})[0]["timed"]
     except NnrpError as error:
-        return replace(told, result=replace(told.result, failure=Failure(stage, error.reason, error.message)))
+        return replace(result, failure=Failure(stage, error.reason, error.message)), there
     except Lost as lost:
-        return replace(told, result=replace(told.result, failure=Failure(stage, "LOST", lost.how, lost.log)))
+        return replace(result, failure=Failure(stage, "LOST", lost.how, lost.log)), there
     latency = Latency(tuple(taken / 1e6 for taken in timed["latencies_ns"]))
     notes = (note,) if note else ()
-    result = replace(told.result, latency=latency, memory_bytes=timed["memory_bytes"], repeatable=timed["repeatable"], notes=notes)
-    return replace(told, result=result, outputs=tuple(outputs))
+    return replace(result, latency=latency, memory_bytes=timed["memory_bytes"], repeatable=timed["repeatable"], notes=notes), there
 
 
-def _requests(there: Signature | None, wanted: Signature | None, cases: Cases, names: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
-    """The cases under a candidate's own names, in its own datatypes."""
-    if there is None or wanted is None or not cases.cases:
+def _putter(there: Signature, wanted: Signature | None, cases: Cases, names: Mapping[str, str]) -> tuple[Callable[[Case], dict[str, Any]], str]:
+    """What gives a case under a candidate's own names, in its own datatypes."""
+    if wanted is None or not len(cases):
         raise InvalidOption("expected cases, and the reference's model could not be read, so there are none")
     known, note = pair(wanted.inputs, there.inputs, names, "inputs")
     datatypes = {port.name: port.datatype for port in there.inputs}
-    requests = []
-    for case in cases.cases:
-        requests.append({known[name]: made.exact(value, datatypes[known[name]], name) for name, value in case.inputs.items()})
+
+    def put(case: Case) -> dict[str, Any]:
+        return {known[name]: made.exact(value, datatypes[known[name]], name) for name, value in case.inputs.items()}
+
     cast = [f"{port.name} as {datatypes[known[port.name]]}" for port in wanted.inputs if datatypes[known[port.name]] != port.datatype]
-    return requests, "; ".join([note] * bool(note) + [f"inputs given without loss: {', '.join(cast)}"] * bool(cast))
-
-
-def _judge(answers: _Answers, reference: _Answers, plan: Plan, cases: Cases, wanted: Signature | None) -> Result:
-    result = answers.result
-    if answers is reference:
-        return replace(result, is_reference=True)
-    if result.failure is not None:
-        return result
-    if reference.result.failure is not None or wanted is None or answers.signature is None:
-        message = f"nothing to measure against: the reference {reference.result.name} failed; choose another with reference"
-        return replace(result, failure=Failure("comparing", "NO_REFERENCE", message))
-    try:
-        known = (reference.signature or wanted).outputs
-        theirs, _ = pair(wanted.outputs, known, plan.names, "outputs")
-        tensors = {port.name: port.tensor for port in known}
-        # Of the shapes that a signature leaves open the answers tell more.
-        expected = [_answered(port, reference.outputs[0][theirs[port.name]], tensors[theirs[port.name]]) for port in wanted.outputs]
-        ours, note = pair(expected, [_answered(port, answers.outputs[0][port.name]) for port in answers.signature.outputs], plan.names, "outputs")
-        differences = []
-        for name in (port.name for port in wanted.outputs):
-            tally = Tally(name)
-            for case, left, right in zip(cases.cases, reference.outputs, answers.outputs, strict=True):
-                tally.add(case.name, left[theirs[name]], right[ours[name]])
-            limit = tolerance.of(name, tally.datatypes, (result.precision, reference.result.precision), plan.tolerances)
-            differences.append(tally.result(limit, datatype_of(answers.outputs[0][ours[name]])))
-    except NnrpError as error:
-        return replace(result, failure=Failure("comparing", error.reason, error.message))
-    empty = [one.output for one in differences if not one.elements]
-    told = [note] * bool(note) + [f"nothing was compared: no elements in {', '.join(empty)}"] * bool(empty)
-    return replace(result, differences=tuple(differences), notes=(*result.notes, *told))
-
-
-def _answered(port: Port, value: Any, tensor: str = "") -> Port:
-    """An output as it was answered."""
-    return replace(port, datatype=datatype_of(value), shape=tuple(int(size) for size in value.shape), tensor=port.tensor or tensor)
+    return put, "; ".join([note] * bool(note) + [f"inputs given without loss: {', '.join(cast)}"] * bool(cast))
 
 
 def _without_refusals(results: Sequence[Result]) -> tuple[list[Result], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from nnrp.tensor import NAMES, Tensor, adapt
 
@@ -17,7 +17,7 @@ _DATATYPES = {name: datatype for datatype, name in NAMES.items()}
 class Wire:
     """One end of a pair of pipes."""
 
-    def __init__(self, reads: BinaryIO, writes: BinaryIO) -> None:
+    def __init__(self, reads: IO[bytes], writes: IO[bytes]) -> None:
         self._reads, self._writes = reads, writes
 
     def send(self, message: Mapping[str, Any], tensors: Mapping[str, Any] | None = None) -> None:

@@ -150,7 +150,7 @@ def _cases(source: Path, folder: Path, tell: Progress) -> Iterator[dict[str, Any
 
     model = load(source, runtime="onnxruntime")
     ports = read({"inputs": [spec._asdict() for spec in model.inputs], "outputs": [spec._asdict() for spec in model.outputs]}).inputs
-    cases = from_files(folder, ports).cases
+    cases = from_files(folder, ports)
 
     def one_by_one() -> Iterator[dict[str, Any]]:
         for number, case in enumerate(cases, 1):

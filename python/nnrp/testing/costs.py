@@ -110,7 +110,7 @@ def _reference(subject: Subject) -> str:
 
 def _invented(model: Model) -> Any:
     ports = [Port(port.name, port.datatype, port.shape, port.optional) for port in model.inputs]
-    return invent.random(_CASES, 0, ports).cases
+    return invent.random(_CASES, 0, ports)
 
 
 def _other(subject: Subject) -> Model:
