@@ -144,6 +144,10 @@ static NnrpStatus fails(NnrpSession* session, NnrpFault* fault) {
   if (does(session, "status_77")) return nnrp_fail(fault, 77, "NONSENSE", "seventy-seven");
   if (does(session, "status_minus_1")) return -1;
   if (does(session, "our_defect")) return nnrp_fail(fault, NNRP_INTERNAL, "BUG", "blames the host");
+  if (does(session, "paints")) {
+    snprintf(fault->details_json, sizeof fault->details_json, "{\"bead\\u001b[2J\": [\"red\\r\\nblue\"]}");
+    return nnrp_fail(fault, NNRP_RUNTIME_FAILURE, "RUN_FAILED\033[1m", "\033]0;beads\007 are\r\nred\x7f at /usr/lib/beads.so");
+  }
   if (does(session, "tells_a_path")) return nnrp_fail(fault, NNRP_RUNTIME_FAILURE, "RUN_FAILED", "in /usr/lib/secret/beads.cc:12");
   if (does(session, "busy")) return nnrp_fail(fault, NNRP_RESOURCE_EXHAUSTED, "QUEUE_FULL", "all beads are in use");
   if (does(session, "unterminated")) {

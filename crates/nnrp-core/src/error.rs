@@ -1,4 +1,5 @@
 //! One table of errors for every form (spec §5); `spec/errors.toml` is the canonical copy and a test compares.
+use crate::plain::{is_unseen, plain, plain_fields};
 use serde_json::{Map, Value};
 use std::fmt;
 
@@ -202,12 +203,12 @@ impl NnrpError {
         NnrpError(Box::new(Inner { code, reason: reason.into(), message: message.into(), details }))
     }
 
-    /// An error as one JSON document, `{"code", "reason", "message", "details"}`; `None` when it is something else.
+    /// An error as one JSON document, `{"code", "reason", "message", "details"}`, its texts made plain; `None` when it is something else.
     pub fn from_json(text: &str) -> Option<Self> {
         let mut told: Map<String, Value> = serde_json::from_str(text).ok()?;
         let code = Code::from_name(told.get("code")?.as_str()?)?;
-        let details = told.remove("details").and_then(|details| serde_json::from_value(details).ok()).unwrap_or_default();
-        Some(NnrpError::from_wire(code, told.get("reason")?.as_str()?, told.get("message")?.as_str()?, details))
+        let details = told.remove("details").and_then(|details| serde_json::from_value(details).ok()).map(plain_fields).unwrap_or_default();
+        Some(NnrpError::from_wire(code, plain(told.get("reason")?.as_str()?), plain(told.get("message")?.as_str()?), details))
     }
 
     /// As one JSON document, which [`NnrpError::from_json`] reads.
@@ -280,7 +281,7 @@ pub fn panicked() -> NnrpError {
 
 /// A caller's text, short enough and safe to repeat in an error.
 pub fn excerpt(text: &str) -> String {
-    let mut short: String = text.chars().take(EXCERPT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut short: String = text.chars().take(EXCERPT).map(|c| if is_unseen(c) { '\u{fffd}' } else { c }).collect();
     if short.chars().count() < text.chars().count() {
         short.push('…');
     }
@@ -341,9 +342,9 @@ mod tests {
 
     #[test]
     fn an_excerpt_is_short_and_has_no_control_characters() {
-        let text = "a\n".repeat(10_000);
+        let text = "a\n\u{202e}".repeat(10_000);
         let short = excerpt(&text);
         assert_eq!(short.chars().count(), EXCERPT + 1);
-        assert!(!short.chars().any(char::is_control));
+        assert!(!short.chars().any(is_unseen));
     }
 }

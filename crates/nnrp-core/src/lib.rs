@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod overrides;
 pub mod parameters;
+pub mod plain;
 pub mod route;
 pub mod runtime;
 pub mod schedule;

@@ -1,6 +1,7 @@
 //! A runtime and its sessions as another language tells of them: one JSON document each, taken on no trust.
 use crate::error::{NnrpError, Reason, Result, excerpt};
 use crate::model::{NAME_LIMIT, Signature, TensorSpec};
+use crate::plain::{plain, plain_fields};
 use crate::runtime::{Concurrency, RuntimeInfo, SessionInfo, Threads};
 use crate::tensor::{Datatype, Shape};
 use serde::Deserialize;
@@ -51,7 +52,8 @@ impl RuntimeInfo {
     /// What a runtime tells of itself; what cannot be read is empty.
     pub fn from_json(name: &'static str, text: &str) -> RuntimeInfo {
         let ToldRuntime { version, formats, devices, options } = serde_json::from_str(text).unwrap_or_default();
-        RuntimeInfo { name, version, formats, devices, options }
+        let all_plain = |texts: Vec<String>| texts.iter().map(|text| plain(text)).collect();
+        RuntimeInfo { name, version: plain(&version), formats: all_plain(formats), devices: all_plain(devices), options }
     }
 }
 
@@ -81,14 +83,14 @@ impl SessionInfo {
         Ok(SessionInfo {
             signature: Signature { inputs: specs(runtime, "input", told.inputs)?, outputs: specs(runtime, "output", told.outputs)? },
             runtime,
-            runtime_version: told.version,
-            format: told.format,
-            device: told.device,
+            runtime_version: plain(&told.version),
+            format: plain(&told.format),
+            device: plain(&told.device),
             concurrency: if told.exclusive { Concurrency::Exclusive } else { Concurrency::Shared },
             threads,
             cancellable: told.cancellable,
             streams: told.streams,
-            settings: told.settings,
+            settings: plain_fields(told.settings),
         })
     }
 }

@@ -2,6 +2,7 @@
 use crate::options::unknown;
 use boon::{CompileError, Compiler, ErrorKind, InstanceLocation, InstanceToken, SchemaIndex, Schemas, SchemeUrlLoader, ValidationError};
 use nnrp_core::error::excerpt;
+use nnrp_core::plain::{is_unseen, plain};
 use nnrp_core::{NnrpError, Reason, Result};
 use serde_json::{Map, Value, json};
 
@@ -29,7 +30,10 @@ impl Schema {
         if ["additionalProperties", "unevaluatedProperties", "patternProperties"].iter().all(|key| schema.get(key).is_none()) {
             schema["additionalProperties"] = false.into();
         }
-        let known = schema["properties"].as_object().map(|properties| properties.keys().cloned().collect()).unwrap_or_default();
+        let known: Vec<String> = schema["properties"].as_object().map(|properties| properties.keys().cloned().collect()).unwrap_or_default();
+        if let Some(name) = known.iter().find(|name| name.contains(is_unseen)) {
+            return Err(format!("expected names without control characters, got '{}'", excerpt(&plain(name))));
+        }
         let (mut compiler, mut compiled) = (Compiler::new(), Schemas::new());
         // Without a scheme in it: nothing is fetched.
         compiler.use_loader(Box::new(SchemeUrlLoader::new()));

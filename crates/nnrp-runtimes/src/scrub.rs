@@ -1,4 +1,5 @@
-//! What a library says, without the file paths in it.
+//! What a library says, on one line and without the file paths in it.
+use nnrp_core::plain::plain;
 use regex_lite::{Captures, Regex};
 use std::path::Path;
 use std::sync::LazyLock;
@@ -6,7 +7,7 @@ use std::sync::LazyLock;
 /// Longest text of a library that an error repeats, in bytes.
 const TEXT_LIMIT: usize = 2048;
 
-/// The text without file paths: the model's own, whatever looks like one, and the source files of the library.
+/// The text on one line, without file paths: the model's own, whatever looks like one, and the source files of the library.
 pub(crate) fn scrub(text: &str, model: Option<&Path>) -> String {
     // An absolute path on Unix or Windows, or a relative one; with a line number when it has one.
     static PATH: LazyLock<Option<Regex>> =
@@ -24,7 +25,7 @@ pub(crate) fn scrub(text: &str, model: Option<&Path>) -> String {
         let (token, before) = (&found[0], found.get(0).map_or("", |all| text.get(..all.start()).unwrap_or_default()));
         if is_path(token, before) { "…".to_owned() } else { token.to_owned() }
     });
-    limit(scrubbed.replace("……", "…").trim(), TEXT_LIMIT)
+    limit(plain(&scrubbed).replace("……", "…").trim(), TEXT_LIMIT)
 }
 
 /// The text without the model's path and the folders that it lies in, for what lies beside it: as they were given, and as the library may have found them.

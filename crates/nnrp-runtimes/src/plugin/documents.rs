@@ -4,6 +4,7 @@ use crate::c::abi::{NnrpFault, Status, Versioned};
 use crate::c::dlpack::DIMENSION_LIMIT;
 use nnrp_core::error::excerpt;
 use nnrp_core::model::NAME_LIMIT;
+use nnrp_core::plain::{is_unseen, plain, plain_fields};
 use nnrp_core::{Datatype, Result, Shape, Signature, TensorSpec};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -13,7 +14,16 @@ use std::ptr::null;
 /// Most inputs, and most outputs, of a session; most that a message can carry.
 const MOST: usize = 1024;
 
-/// A JSON object that a plug-in tells, by a function that gives its text.
+/// What of a document is compared, and so must stay as it is: what options may be, and names.
+fn compared(verb: Verb) -> &'static [&'static str] {
+    match verb {
+        Verb::Open => &["options"],
+        Verb::Load => &["inputs", "outputs"],
+        Verb::Run => &[],
+    }
+}
+
+/// A JSON object that a plug-in tells, by a function that gives its text; its texts are made plain.
 ///
 /// # Errors
 /// The verb's: when the function fails, gives nothing, or no JSON object.
@@ -25,7 +35,9 @@ pub(super) fn read(runtime: &str, what: &str, tell: impl FnOnce(*mut *const c_ch
     }
     // SAFETY: the plug-in gave a text that ends with NUL, and is not called before it is read.
     let parsed = serde_json::from_slice::<Map<String, Value>>(unsafe { CStr::from_ptr(text) }.to_bytes());
-    parsed.map_err(|error| verb.error(runtime, &format!("{what}: expected a JSON object: {}", excerpt(&error.to_string()))))
+    let told = parsed.map_err(|error| verb.error(runtime, &format!("{what}: expected a JSON object: {}", excerpt(&error.to_string()))))?;
+    let (kept, told): (Map<_, _>, Map<_, _>) = told.into_iter().partition(|(key, _)| compared(verb).contains(&key.as_str()));
+    Ok(plain_fields(told).into_iter().chain(kept).collect())
 }
 
 /// What a plug-in is.
@@ -59,7 +71,20 @@ impl About {
     pub(super) fn of(told: Map<String, Value>) -> std::result::Result<About, String> {
         let AboutTold { version, formats, devices, options } = parse(told)?;
         let empty = json!({"type": "object", "properties": {}, "additionalProperties": false});
-        Ok(About { version, formats, devices, options: options.clone().unwrap_or(empty), schema: options })
+        Ok(About { version, formats, devices, options: options.clone().map_or(empty, described), schema: options })
+    }
+}
+
+/// A schema whose words for people are plain.
+fn described(schema: Value) -> Value {
+    let word = |key: &str, value| match value {
+        Value::String(text) if matches!(key, "title" | "description" | "$comment") => plain(&text).into(),
+        value => described(value),
+    };
+    match schema {
+        Value::Object(fields) => fields.into_iter().map(|(key, value)| (key.clone(), word(&key, value))).collect::<Map<_, _>>().into(),
+        Value::Array(items) => items.into_iter().map(described).collect(),
+        other => other,
     }
 }
 
@@ -125,11 +150,12 @@ fn specs(side: &str, told: Vec<TensorTold>) -> std::result::Result<Vec<TensorSpe
 }
 
 fn spec(told: TensorTold) -> std::result::Result<TensorSpec, String> {
-    let TensorTold { name, datatype, shape, mut symbols, optional } = told;
-    if name.is_empty() || name.len() > NAME_LIMIT || name.contains('\0') {
-        return Err(format!("name: expected 1 to {NAME_LIMIT} bytes, got '{}'", excerpt(&name)));
+    let TensorTold { name, datatype, shape, symbols, optional } = told;
+    if name.is_empty() || name.len() > NAME_LIMIT || name.contains(is_unseen) {
+        return Err(format!("name: expected 1 to {NAME_LIMIT} bytes without control characters, got '{}'", excerpt(&plain(&name))));
     }
     let datatype = Datatype::from_name(&datatype).ok_or_else(|| format!("unknown datatype '{}'", excerpt(&datatype)))?;
+    let mut symbols: Vec<Option<String>> = symbols.iter().map(|symbol| symbol.as_deref().map(plain)).collect();
     if let Some(shape) = &shape {
         if shape.len() > DIMENSION_LIMIT || shape.iter().any(|dim| *dim < -1) {
             return Err(format!("shape: expected at most {DIMENSION_LIMIT} dimensions, each -1 or more, got {}", excerpt(&format!("{shape:?}"))));

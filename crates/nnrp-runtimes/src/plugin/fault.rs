@@ -48,7 +48,7 @@ fn told(runtime: &str, verb: Verb, what: &str, status: Status, fault: &NnrpFault
     let said = if message.is_empty() { format!("{what} failed and said nothing of it") } else { message.clone() };
     let mut error = NnrpError::new(reason, format!("runtime {runtime}: {said}"));
     if let Ok(details) = serde_json::from_str::<Map<String, Value>>(&text(&fault.details_json)) {
-        error = details.into_iter().fold(error, |error, (key, value)| error.with(&key, without_paths(value, model)));
+        error = details.into_iter().fold(error, |error, (key, value)| error.with(&scrub(&key, model), without_paths(value, model)));
     }
     let name = Code::from_number(status).map_or("UNKNOWN", Code::name);
     error.with("runtime", runtime).with("runtime_code", status).with("runtime_code_name", name).with("runtime_message", message)

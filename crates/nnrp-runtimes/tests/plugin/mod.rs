@@ -13,6 +13,7 @@ mod loading;
 mod running;
 mod sample;
 mod streaming;
+mod texts;
 
 /// A shared library made of `bindings/c/SOURCE` with more words for the compiler, once for each name.
 fn compiled(name: &str, source: &str, words: &[&str]) -> PathBuf {
