@@ -647,8 +647,9 @@ typedef struct NnrpRun {
  *  session_info  tells what was loaded, once, after load:
  *                {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}], "outputs": […]} and, where they differ from these, "format": the
  *                first of the runtime's, "device": "cpu", "precision": "strict", "exclusive": false, "cancellable": false, "streams": false, "settings": {}.
- *                A tensor may have "symbols": [null, "n"], and an input "optional": true; "shape": null is any rank. `device` and `precision` are those
- *                that hold: a model that asked for others is not loaded. A name is 1 to 256 bytes without control characters.
+ *                A tensor may have "symbols": [null, "n"], one for each dimension, and an input "optional": true; "shape": null is any rank.
+ *                `device` and `precision` are those that hold: a model that asked for others is not loaded. A name is 1 to 256 bytes without
+ *                control characters.
  *  run           runs one batch. A session that streams is never asked, but by a host older than ABI 1.2.
  *  close         ends a session.
  *

@@ -156,11 +156,15 @@ fn spec(told: TensorTold) -> std::result::Result<TensorSpec, String> {
     }
     let datatype = Datatype::from_name(&datatype).ok_or_else(|| format!("unknown datatype '{}'", excerpt(&datatype)))?;
     let mut symbols: Vec<Option<String>> = symbols.iter().map(|symbol| symbol.as_deref().map(plain)).collect();
-    if let Some(shape) = &shape {
-        if shape.len() > DIMENSION_LIMIT || shape.iter().any(|dim| *dim < -1) {
-            return Err(format!("shape: expected at most {DIMENSION_LIMIT} dimensions, each -1 or more, got {}", excerpt(&format!("{shape:?}"))));
-        }
-        symbols.resize(shape.len(), None);
+    if let Some(shape) = &shape
+        && (shape.len() > DIMENSION_LIMIT || shape.iter().any(|dim| *dim < -1))
+    {
+        return Err(format!("shape: expected at most {DIMENSION_LIMIT} dimensions, each -1 or more, got {}", excerpt(&format!("{shape:?}"))));
     }
+    let rank = shape.as_ref().map_or(0, Vec::len);
+    if symbols.len() != rank && !symbols.is_empty() {
+        return Err(format!("symbols: expected one for each dimension, {rank}, got {}", symbols.len()));
+    }
+    symbols.resize(rank, None);
     Ok(TensorSpec { name: name.into(), datatype, shape: shape.map(|shape| Shape::from_slice(&shape)), symbols, ranges: vec![], optional })
 }

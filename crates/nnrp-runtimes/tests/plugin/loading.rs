@@ -97,6 +97,9 @@ fn a_session_that_tells_nonsense_is_closed_and_refused() {
         tensor[field] = value;
         json!({"inputs": [tensor], "outputs": one_output()}).to_string()
     };
+    let rows = |shape: Value, symbols: Value| {
+        json!({"inputs": [{"name": "x", "datatype": "FP32", "shape": shape, "symbols": symbols}], "outputs": one_output()}).to_string()
+    };
     let twice = json!({"inputs": [], "outputs": [one_output()[0], one_output()[0]]}).to_string();
     leaving_nothing(|| {
         for (told, says) in [
@@ -109,6 +112,9 @@ fn a_session_that_tells_nonsense_is_closed_and_refused() {
             (&x("datatype", json!(5)), "session_info: invalid type"),
             (&x("shape", json!([-2])), "session_info: inputs[0]: shape: expected at most 64 dimensions, each -1 or more"),
             (&x("shape", json!(vec![1; 65])), "session_info: inputs[0]: shape: expected at most 64 dimensions"),
+            (&x("symbols", json!(["n", "m"])), "session_info: inputs[0]: symbols: expected one for each dimension, 1, got 2"),
+            (&rows(json!([-1, 4]), json!(["n"])), "session_info: inputs[0]: symbols: expected one for each dimension, 2, got 1"),
+            (&rows(Value::Null, json!(["n"])), "session_info: inputs[0]: symbols: expected one for each dimension, 0, got 1"),
             (&x("name", json!("")), "session_info: inputs[0]: name: expected 1 to 256 bytes"),
             (&x("name", json!("a\0b")), "session_info: inputs[0]: name: expected 1 to 256 bytes"),
             (&twice, "session_info: outputs[1]: name 'y' is there twice"),
