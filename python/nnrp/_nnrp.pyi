@@ -12,6 +12,7 @@ Specs: TypeAlias = Sequence[tuple[str, str]]
 OWN_RUNTIMES: Sequence[tuple[str, str]]
 VERSION: str
 
+def check_beside(path: str | PathLike[str], format: str) -> None: ...
 def check_options(runtime: str, schema: str, options: str) -> None: ...
 def compile_litert(
     library: str | PathLike[str],

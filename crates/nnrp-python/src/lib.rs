@@ -36,7 +36,7 @@ mod _nnrp {
     #[pymodule_export]
     use super::tensor::Tensor;
     #[pymodule_export]
-    use super::{check_options, digest, format, in_turn, inspect, own_runtime};
+    use super::{check_beside, check_options, digest, format, in_turn, inspect, own_runtime};
     #[pymodule_export]
     const OWN_RUNTIMES: [(&str, &str); nnrp_runtimes::OWN_RUNTIMES.len()] = nnrp_runtimes::OWN_RUNTIMES;
     #[pymodule_export]
@@ -53,6 +53,12 @@ fn inspect(py: Python<'_>, path: PathBuf) -> PyResult<String> {
 #[pyfunction]
 fn format(py: Python<'_>, path: PathBuf) -> PyResult<&'static str> {
     py.detach(|| nnrp_runtimes::format(&path)).or_raise(py)
+}
+
+/// Refuses a model of that format whose files lie elsewhere than with it.
+#[pyfunction]
+fn check_beside(py: Python<'_>, path: PathBuf, format: &str) -> PyResult<()> {
+    py.detach(|| nnrp_runtimes::check_beside(&path, format)).or_raise(py)
 }
 
 /// The SHA-256 digest of a file, or of a folder's list.

@@ -1,4 +1,5 @@
 //! What a model's file is, by what is in it: the first look, before any runtime sees it. The ending of its name decides nothing alone.
+use crate::beside;
 use nnrp_core::{NnrpError, Reason, Result};
 use prost::encoding::{WireType, decode_key, decode_varint};
 use std::fs::{self, File};
@@ -90,14 +91,14 @@ pub fn own_runtime_of(format: &str) -> Option<&'static str> {
     OWN_RUNTIMES.iter().find(|(known, _)| *known == format).map(|&(_, runtime)| runtime)
 }
 
-/// The format, when the runtime reads it.
+/// The format, when the runtime reads it and all of the model lies where it may.
 ///
 /// # Errors
-/// As [`format`]; `NOT_OFFERED` for a format that the runtime does not read.
+/// As [`format`] and [`beside::check`]; `NOT_OFFERED` for a format that the runtime does not read.
 pub(crate) fn expect(path: &Path, runtime: &'static str, reads: &[&str]) -> Result<&'static str> {
     let found = format(path).map_err(|error| error.with("runtime", runtime))?;
     if reads.contains(&found) {
-        return Ok(found);
+        return beside::check(path, found).map(|()| found).map_err(|error| error.with("runtime", runtime));
     }
     let message = format!("model file: {runtime} does not read the format {found}; it reads {}", reads.join(", "));
     Err(NnrpError::new(Reason::NotOffered, message).with("runtime", runtime).with("format", found).with("reads", reads.to_vec()))

@@ -2,6 +2,7 @@
 //!
 //! Nothing is linked or downloaded at build time, and no library is opened before it is needed.
 
+mod beside;
 pub mod c;
 mod digest;
 mod foreign;
@@ -19,6 +20,7 @@ mod prompt;
 mod schema;
 mod scrub;
 
+pub use beside::check as check_beside;
 pub use digest::digest;
 pub use format::{OWN_RUNTIMES, format, own_runtime, own_runtime_of};
 pub use onnx::inspect;

@@ -108,6 +108,7 @@ def _format(runtime: str, path: str, reads: Sequence[str], named: bool) -> str |
     if found not in reads:
         message = f"model file: {runtime} does not read the format {found}; it reads {', '.join(reads) or 'no files'}"
         raise NotOffered(message, runtime=runtime, format=found, reads=list(reads))
+    _nnrp.check_beside(path, found)
     return found
 
 

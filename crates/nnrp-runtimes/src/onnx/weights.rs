@@ -1,6 +1,7 @@
 //! The files beside an ONNX model that it keeps its weights in.
 use super::read;
-use nnrp_core::{NnrpError, Reason, Result};
+use crate::beside;
+use nnrp_core::Result;
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
@@ -27,7 +28,7 @@ pub(crate) fn files(path: &Path) -> BTreeSet<String> {
 pub(super) fn check(model: &Path, locations: &BTreeSet<String>) -> Result<()> {
     match locations.iter().find_map(|location| misplaced(model, location)) {
         None => Ok(()),
-        Some(got) => Err(NnrpError::new(Reason::InvalidModel, format!("model file: expected weights in files beside it, got some {got}"))),
+        Some(got) => Err(beside::refused(got)),
     }
 }
 
@@ -36,7 +37,7 @@ fn misplaced(model: &Path, location: &str) -> Option<&'static str> {
     let is_beside = Path::new(location).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if location.contains(MEMORY) {
         Some("in the memory of the process")
-    } else if !is_beside {
+    } else if !is_beside || beside::is_elsewhere(model, &model.parent()?.join(location)) {
         Some("outside its folder")
     } else {
         let found = model.parent()?.join(location).metadata().ok()?;
