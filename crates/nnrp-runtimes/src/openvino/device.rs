@@ -1,11 +1,17 @@
 //! Devices: which there are, and what is asked for. One that cannot be had is an error, never a fallback.
 use super::library::Library;
+use super::options::Options;
 use nnrp_core::error::excerpt;
 use nnrp_core::{NnrpError, Reason, Result};
 use std::ffi::CString;
 
 /// What spreads a model or its runs over other devices.
 const OVER_OTHERS: [&str; 3] = ["AUTO", "HETERO", "MULTI"];
+
+/// Those of them that choose none themselves.
+const NEED_OTHERS: [&str; 2] = ["HETERO", "MULTI"];
+/// The property that names the others.
+const PRIORITIES: &str = "MULTI_DEVICE_PRIORITIES";
 
 /// A device by OpenVINO's own name.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,6 +40,20 @@ impl Device {
             let message = format!("device '{asked}' is not there; available to openvino: {}, and {} over them", available.join(", "), OVER_OTHERS.join(", "));
             NnrpError::new(Reason::DeviceNotFound, message).with("device", asked).with("available", available)
         })
+    }
+
+    /// Refuses what needs devices to spread a model over and is told of none, neither by its name nor by an option.
+    ///
+    /// # Errors
+    /// `INVALID_OPTION`.
+    pub(super) fn check_told(&self, options: &Options) -> Result<()> {
+        let name = self.name.to_string_lossy();
+        if !NEED_OTHERS.contains(&&*name) || options.properties.contains_key(PRIORITIES) {
+            return Ok(());
+        }
+        let expected = format!("{name}:CPU,GPU");
+        let message = format!("device: expected the devices by their names, as in '{expected}', got '{name}'");
+        Err(NnrpError::new(Reason::InvalidOption, message).with("path", "device").with("expected", expected).with("got", &*name).with("runtime", super::NAME))
     }
 
     /// Whether the CPU may run it.

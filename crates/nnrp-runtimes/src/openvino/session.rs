@@ -50,6 +50,7 @@ impl OpenVinoSession {
         let _alone = library.loads.lock();
         let device = Device::find(library, &spec.device)?;
         let options = Options::parse(&spec.options)?;
+        device.check_told(&options)?;
         let properties = options.build(library, &device, spec.precision)?;
         let file = if format == "onnx" { onnx::inputs(&spec.path)? } else { Vec::new() };
         let model = read_model(library, &spec.path, format)?;

@@ -1,6 +1,6 @@
 use super::{load, load_as, load_file, load_with};
-use crate::common::openvino;
-use nnrp_core::{Concurrency, Datatype, Precision, Reason, Runtime, TensorSpec};
+use crate::common::{model, openvino, spec};
+use nnrp_core::{Concurrency, Datatype, ModelSpec, Precision, Reason, Runtime, TensorSpec};
 use serde_json::{Value, json};
 
 fn shape(spec: &TensorSpec) -> Option<Vec<i64>> {
@@ -119,6 +119,18 @@ fn a_device_is_the_one_asked_for_or_an_error_that_lists_those_that_are_there() {
         let error = load_as("double", device, Precision::Strict).err().unwrap_or_else(|| panic!("{device}"));
         assert!(error.is(Reason::DeviceNotFound), "{device}: {error:?}");
         assert!(error.details()["available"].as_array().is_some_and(|available| available.contains(&json!("CPU"))));
+    }
+}
+
+#[test]
+fn what_spreads_a_model_over_devices_is_told_which() {
+    for device in ["HETERO", "multi", "openvino:MULTI"] {
+        let error = load_as("double", device, Precision::Strict).err().unwrap_or_else(|| panic!("{device}"));
+        let name = device.rsplit(':').next().unwrap().to_uppercase();
+        let expected = format!("device: expected the devices by their names, as in '{name}:CPU,GPU', got '{name}'");
+        assert_eq!((error.reason(), error.message(), &error.details()["path"]), ("INVALID_OPTION", &*expected, &json!("device")));
+        let told = ModelSpec { device: device.to_owned(), ..spec(&model("double"), json!({"MULTI_DEVICE_PRIORITIES": "CPU"})) };
+        assert_eq!(openvino().load(&told).unwrap().info().device, "cpu");
     }
 }
 
