@@ -2,6 +2,7 @@
 use crate::error::{NnrpError, Reason, Result};
 use crate::model::{Signature, Symbols};
 use crate::tensor::Tensor;
+use std::collections::HashMap;
 
 /// The symbols that the inputs of a signature repeat; for most models there are none, and nothing is compared.
 pub(crate) struct Ties(Box<[Tie]>);
@@ -20,17 +21,17 @@ struct Place {
 impl Ties {
     /// Finds them, once for each session.
     pub(crate) fn of(signature: &Signature, symbols: Symbols) -> Ties {
-        let mut ties: Vec<Tie> = Vec::new();
+        let (mut ties, mut known) = (Vec::<Tie>::new(), HashMap::<&str, usize>::new());
         let inputs = if symbols == Symbols::Equal { &*signature.inputs } else { &[] };
         for (input, spec) in inputs.iter().enumerate() {
             let open = |axis: usize| spec.shape.as_ref().is_some_and(|shape| shape.get(axis) == Some(&-1));
             let named = spec.symbols.iter().enumerate().filter_map(|(axis, symbol)| Some((axis, symbol.as_deref()?)));
             for (axis, symbol) in named.filter(|&(axis, symbol)| open(axis) && is_name(symbol)) {
-                let place = Place { input, axis };
-                match ties.iter_mut().find(|tie| tie.symbol == symbol) {
-                    Some(tie) => tie.places.push(place),
-                    None => ties.push(Tie { symbol: symbol.to_owned(), places: vec![place] }),
+                let index = *known.entry(symbol).or_insert(ties.len());
+                if index == ties.len() {
+                    ties.push(Tie { symbol: symbol.to_owned(), places: vec![] });
                 }
+                ties[index].places.push(Place { input, axis });
             }
         }
         ties.retain(|tie| tie.places.len() > 1);
@@ -105,6 +106,22 @@ mod tests {
         assert_eq!((&refused.details()["symbol"], &refused.details()["got"]), (&"k".into(), &vec![3, 4].into()));
         assert!(check(None, tensor(&[3, 4])).is_err());
         assert!(check(tensor(&[2, 9]), None).is_ok());
+    }
+
+    /// A look at each known symbol for each other one would take minutes.
+    #[test]
+    fn symbols_without_number_are_found_as_quickly_as_few() {
+        let mut inputs: Vec<TensorSpec> = (0..10_000)
+            .map(|input| {
+                let names: Vec<String> = (0..63).map(|axis| format!("n{input}_{axis}")).collect();
+                let dims: Vec<(i64, Option<&str>)> = names.iter().map(|name| (-1, Some(name.as_str()))).chain([(-1, Some("all"))]).collect();
+                spec(&format!("x{input}"), &dims)
+            })
+            .collect();
+        inputs.push(spec("last", &[(-1, Some("n0_0"))]));
+        let ties = Ties::of(&signature(inputs), Symbols::Equal);
+        let found: Vec<(&str, usize)> = ties.0.iter().map(|tie| (tie.symbol.as_str(), tie.places.len())).collect();
+        assert_eq!(found, [("n0_0", 2), ("all", 4_000)]);
     }
 
     #[test]
