@@ -1,6 +1,6 @@
 //! A run's way to the other process and back: tensors are put where it can read them, and what it replies is read on no trust.
 use super::frame::Aside;
-use super::futex::{self, BACK_TO_BACK, SPIN};
+use super::futex;
 use super::inputs::Block;
 use super::life::{Kept, Life, Sat};
 use super::region::{BLOCKS, Piece, reply_arena};
@@ -146,12 +146,11 @@ impl Life {
     /// Asks, and waits for the reply, the end of the process, or a stop.
     fn cross(&self, sat: &Sat<'_>, said: &Range<usize>, stopped: &dyn Fn() -> bool) -> Crossed {
         let (post, pace) = (&self.region.table().seats[sat.seat], &self.paces[sat.seat]);
-        // One look at the clock, and none when the reply has come: each is 25 ns of a round trip of 600.
-        let (now, took) = (self.began.elapsed().as_nanos() as u64, pace.took.load(Ordering::Relaxed));
-        let since = now.saturating_sub(pace.began.swap(now, Ordering::Relaxed)).saturating_sub(took);
-        let mut spin = since < BACK_TO_BACK.as_nanos() as u64 && took < SPIN.as_nanos() as u64;
         // Nudges that came too late for an earlier run are cleared before anything is looked at: one that comes now is seen as a change.
-        let mut seen = post.reply().word.fetch_and(!NUDGE, Ordering::SeqCst) & !NUDGE;
+        let mut seen = post.reply().word.load(Ordering::SeqCst);
+        if seen & NUDGE != 0 {
+            seen = post.reply().word.fetch_and(!NUDGE, Ordering::SeqCst) & !NUDGE;
+        }
         if self.dead() {
             return Crossed::Dead { held: false };
         }
@@ -160,6 +159,8 @@ impl Life {
         }
         post.ask().spot.put(said.start, said.len() / 8);
         futex::post(&post.ask().word, &post.host_sleeps.0, sat.run);
+        // A look at the clock is 25 ns of a round trip of 600: one, while the other side is at work, and none when the reply has come.
+        let mut spin = pace.is_brisk(self.began.elapsed());
         loop {
             let mut value = futex::wait(&post.reply().word, &post.engine_sleeps.0, seen, spin);
             if value & NUDGE != 0 {
@@ -279,9 +280,7 @@ impl Life {
         if byte_size == 0 {
             return Bytes::new();
         }
-        let mut copy = AlignedBuf::zeroed(byte_size);
-        self.region.read(at, copy.as_mut_slice());
-        copy.into_bytes()
+        AlignedBuf::copy_of(self.region.bytes(at, byte_size)).into_bytes()
     }
 
     /// Gives back what was replied that nobody waits for, and tells whether it was the last; of a stream, one that makes no sense was not.

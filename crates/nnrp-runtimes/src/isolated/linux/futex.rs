@@ -28,27 +28,37 @@ pub(super) fn wait(word: &AtomicU32, sleeps: &AtomicU32, seen: u32, spin: bool) 
     if value != seen {
         return value;
     }
-    if spin && let Some(value) = look(word, seen) {
+    if spin && let Some((value, _)) = look(word, seen, Instant::now()) {
         return value;
     }
     sleep(word, sleeps, seen)
 }
 
+/// As [`wait`], and about when it was: who has just looked at the clock, and finds the word soon, need not look again.
 #[inline]
-fn look(word: &AtomicU32, seen: u32) -> Option<u32> {
-    let begun = Instant::now();
-    loop {
+pub(super) fn wait_since(begun: Instant, word: &AtomicU32, sleeps: &AtomicU32, seen: u32, spin: bool) -> (u32, Instant) {
+    let value = word.load(Ordering::Acquire);
+    if value != seen {
+        return (value, begun);
+    }
+    let found = if spin { look(word, seen, begun) } else { None };
+    found.unwrap_or_else(|| (sleep(word, sleeps, seen), Instant::now()))
+}
+
+#[inline]
+fn look(word: &AtomicU32, seen: u32, begun: Instant) -> Option<(u32, Instant)> {
+    let mut now = begun;
+    while now - begun <= SPIN {
         for _ in 0..32 {
             let value = word.load(Ordering::Acquire);
             if value != seen {
-                return Some(value);
+                return Some((value, now));
             }
             if *ALONE { std::thread::yield_now() } else { std::hint::spin_loop() }
         }
-        if begun.elapsed() > SPIN {
-            return None;
-        }
+        now = Instant::now();
     }
+    None
 }
 
 #[cold]

@@ -158,36 +158,33 @@ impl Host {
         let (mut seen, mut spin, mut words_block) = (0, false, None::<usize>);
         let (mut answered, mut took) = (Instant::now(), Duration::ZERO);
         loop {
-            let run = futex::wait(&post.ask().word, &post.host_sleeps.0, seen, spin);
+            let (run, begun) = futex::wait_since(answered, &post.ask().word, &post.host_sleeps.0, seen, spin);
             if self.closing.load(Ordering::SeqCst) {
                 return;
             }
-            let begun = Instant::now();
             (seen, spin) = (run, begun - answered < BACK_TO_BACK);
             if let Some(block) = words_block.take() {
                 // Who asks has read the words of the last reply.
                 self.region.table().freed[block].store(1, Ordering::Release);
             }
-            let Said { at, count, block } = self.answer(seat, run);
+            // Ended only once it was replied, for that takes its time too.
+            let (mut laid, mut asked) = (Laid::new(&self.region, &self.blocks, reply_room(seat)), Asked::default());
+            let ran = self.run(seat, run, &mut asked, &laid);
+            let said = ran.as_ref().map_err(NnrpError::clone).and_then(|outputs| laid.outputs(outputs));
+            let Said { at, count, block } = said.unwrap_or_else(|error| laid.error(&error));
             words_block = block;
             post.reply().spot.put(at, count);
             post.reply().took.store(u32::try_from(took.as_nanos()).unwrap_or(u32::MAX), Ordering::Relaxed);
             futex::post(&post.reply().word, &post.engine_sleeps.0, run);
+            drop((laid, ran, asked));
             answered = Instant::now();
             took = answered - begun;
         }
     }
 
-    /// Runs what is asked, puts what comes of it into the shared memory, and tells where.
-    fn answer(&self, seat: usize, run: u32) -> Said {
-        let mut laid = Laid::new(&self.region, &self.blocks, reply_room(seat));
-        let result = self.run(seat, run, &laid).and_then(|outputs| laid.outputs(&outputs));
-        result.unwrap_or_else(|error| laid.error(&error))
-    }
-
-    fn run(&self, seat: usize, run: u32, room: &dyn Room) -> Result<Outputs> {
-        let mut asked = Asked::default();
-        self.asked(seat, &mut asked)?;
+    /// Runs what is asked.
+    fn run(&self, seat: usize, run: u32, asked: &mut Asked, room: &dyn Room) -> Result<Outputs> {
+        self.asked(seat, asked)?;
         let (stop, parameters) = (asked.watched.then(|| self.watch(seat, run)), asked.aside.parameters());
         let control = asked.control(stop.as_deref(), &parameters);
         let ran = AssertUnwindSafe(|| self.session.run_into(&asked.inputs, &asked.outputs, control, room));

@@ -1,7 +1,7 @@
 //! One life of the process of an isolated model, as the engine sees it: who sits where, and what is left of runs that nobody waits for.
 use super::arena::Arena;
 use super::frame::{self, Order};
-use super::futex;
+use super::futex::{self, BACK_TO_BACK, SPIN};
 use super::inputs::Block;
 use super::region::{Region, SEATS, ask_arena};
 use super::seat::{NUDGE, reply_room};
@@ -52,6 +52,17 @@ pub(super) struct Life {
 pub(super) struct Pace {
     pub(super) began: AtomicU64,
     pub(super) took: AtomicU64,
+}
+
+impl Pace {
+    /// Notes that a run began, and tells whether its reply may come while one looks for it: traffic is back to back, and runs are short.
+    pub(super) fn is_brisk(&self, now: Duration) -> bool {
+        let (now, took) = (now.as_nanos() as u64, self.took.load(Ordering::Relaxed));
+        let since = now.saturating_sub(self.began.load(Ordering::Relaxed)).saturating_sub(took);
+        // Who has the seat is alone.
+        self.began.store(now, Ordering::Relaxed);
+        since < BACK_TO_BACK.as_nanos() as u64 && took < SPIN.as_nanos() as u64
+    }
 }
 
 #[derive(Default)]

@@ -90,7 +90,7 @@ impl Room for Laid<'_> {
 impl Drop for Laid<'_> {
     fn drop(&mut self) {
         // What was given and is in no reply.
-        for (_, block) in self.given.lock().drain(..) {
+        for (_, block) in self.given.get_mut().drain(..) {
             self.region.table().freed[block].store(1, Ordering::Release);
         }
     }
