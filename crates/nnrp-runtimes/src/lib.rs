@@ -38,6 +38,29 @@ use std::sync::Arc;
 /// The names of the runtimes here, the default first.
 pub const NAMES: [&str; 2] = ["onnxruntime", "openvino"];
 
+/// The names of all runtimes that come with NNRP, here or in its package for Python: no plug-in takes one.
+pub const COME_WITH_NNRP: [&str; 19] = [
+    "callable",
+    "coreml",
+    "executorch",
+    "iree",
+    "jax",
+    "litert",
+    "llama-cpp",
+    "mnn",
+    "ncnn",
+    "onnxruntime",
+    "openvino",
+    "reference",
+    "remote",
+    "tensorflow",
+    "tensorrt",
+    "torch",
+    "tract",
+    "triton-python",
+    "tvm",
+];
+
 /// Every runtime here, each with its library where `library` says that it lies, or where it is looked for; none is opened.
 pub fn runtimes(mut library: impl FnMut(&str) -> Option<PathBuf>) -> Runtimes {
     let mut runtimes = Runtimes::default();

@@ -1,6 +1,6 @@
 //! Opening a plug-in's library: everything that its table says is checked before anything of it is called.
 use super::documents::{self, About};
-use super::{fault, major};
+use super::{fault, major, whole};
 use crate::Schema;
 use crate::c::abi::{ABI_MAJOR, NnrpFault, NnrpModelSpec, NnrpRun, NnrpRuntimeV1, NnrpSession, Status, Versioned};
 use crate::c::memory::{read_offer, refer, text};
@@ -61,6 +61,9 @@ impl Plugin {
     }
 
     fn load(file: &Path, file_name: &str) -> Result<Plugin> {
+        if !whole::is_whole(file).map_err(|error| unopened(file_name, &format!("it cannot be read: {}", error.kind())))? {
+            return Err(unopened(file_name, "it is cut off"));
+        }
         // SAFETY: its initialisers are its own; whoever can name a library here runs code as us anyway. It is never closed: what it gave may be in
         // use anywhere, and threads of its own may run.
         let handle = unsafe { Handle::new(file) }.map(ManuallyDrop::new);

@@ -8,6 +8,7 @@ mod library;
 mod outputs;
 mod session;
 mod stream;
+mod whole;
 
 pub use library::Plugin;
 
@@ -52,7 +53,7 @@ fn add_one(runtimes: &mut Runtimes, opened: &mut Vec<&'static Plugin>, file: &Pa
     if opened.iter().any(|known| std::ptr::eq(*known, plugin)) {
         return Ok(());
     }
-    if runtimes.get(plugin.name).is_some() {
+    if runtimes.get(plugin.name).is_some() || crate::COME_WITH_NNRP.contains(&plugin.name) {
         return Err(library::refused(plugin.name, "its name is another runtime's").with("plugin", library::file_name(file)));
     }
     opened.push(plugin);

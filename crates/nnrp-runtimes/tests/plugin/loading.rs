@@ -91,6 +91,32 @@ fn a_name_that_is_taken_is_refused_and_the_same_plug_in_twice_is_one() {
 }
 
 #[test]
+fn the_names_of_runtimes_that_come_with_nnrp_are_taken_before_they_are_there() {
+    let project = include_str!("../../../../pyproject.toml");
+    let (_, group) = project.split_once("[project.entry-points.\"nnrp.runtimes\"]\n").unwrap();
+    let mut names: Vec<&str> = group.lines().take_while(|line| !line.is_empty()).map(|line| line.split_once(" = ").unwrap().0).collect();
+    names.extend(nnrp_runtimes::NAMES);
+    names.sort_unstable();
+    assert_eq!(names, nnrp_runtimes::COME_WITH_NNRP);
+    let impostor = compiled("tract", "plugins/bad.c", &["-DBREAK=table->name = \"tract\""]);
+    let error = added(&[impostor]).err().unwrap();
+    assert_eq!((error.reason(), error.message()), ("RUNTIME_NOT_INSTALLED", "runtime tract: its name is another runtime's"));
+}
+
+#[test]
+fn a_library_that_is_cut_off_is_refused_before_the_system_maps_it() {
+    let whole = std::fs::read(sample()).unwrap();
+    for length in (0..whole.len() / 2).step_by(251) {
+        let cut = Scratch::new("cut.so", &whole[..length]);
+        let error = Plugin::open(&cut.0).err().unwrap();
+        assert!(error.is(Reason::RuntimeNotInstalled), "{error:?}");
+        names_no_path(&error);
+    }
+    let cut = Scratch::new("cut.so", &whole[..whole.len() / 2]);
+    assert!(Plugin::open(&cut.0).err().unwrap().message().ends_with("it is cut off"));
+}
+
+#[test]
 fn a_session_that_tells_nonsense_is_closed_and_refused() {
     let x = |field: &str, value: Value| {
         let mut tensor = json!({"name": "x", "datatype": "FP32", "shape": [-1]});
