@@ -219,7 +219,6 @@ def test_killing_a_process_under_load_loses_only_what_it_held(slow_file: Path, d
                     answered += 1
                 except RuntimeCrashed as error:
                     refused.append(error)
-                    threading.Event().wait(error.details["retry_after_ms"] / 1000)
             return answered, refused
 
         def beside() -> list[bool]:
@@ -234,9 +233,9 @@ def test_killing_a_process_under_load_loses_only_what_it_held(slow_file: Path, d
                 over.set()
     answered, refused = sum(count for count, _ in found), [error for _, errors in found for error in errors]
     assert answered + len(refused) == clients * turns
-    assert sum(error.details["held"] for error in refused) <= clients
-    assert refused
-    assert all(error.retryable and error.code == "UNAVAILABLE" for error in refused)
+    # One for each that it could hold at once, and none of those who came while it was away.
+    assert 1 <= len(refused) <= (os.cpu_count() or 1)
+    assert all(error.details["held"] and error.retryable and error.code == "UNAVAILABLE" for error in refused)
     assert slow.statistics()["failures"] == {"RUNTIME_CRASHED": len(refused)}
     assert all(other.result())
     assert "failures" not in engine.model("other").statistics() or not engine.model("other").statistics()["failures"]

@@ -343,8 +343,8 @@ def _own_process(plugins: Sequence[StrPath]) -> tuple[list[str], list[tuple[str,
     """Tell how a process is started that hosts a model, and its environment: the same packages as here. Not where nobody knows this Python."""
     if not sys.executable:
         return [], []
-    places = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
-    words = [sys.executable, "-P", "-m", "nnrp.runtimes.isolated", json.dumps([os.fspath(plugin) for plugin in plugins])]
+    places = os.pathsep.join(str(Path(place).absolute()) for place in sys.path)
+    words = [sys.executable, "-P", "-m", "nnrp.runtimes.isolated", json.dumps([str(Path(plugin).absolute()) for plugin in plugins])]
     return words, [("PYTHONPATH", places)]
 
 

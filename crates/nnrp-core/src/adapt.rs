@@ -6,6 +6,7 @@ use crate::error::{NnrpError, Reason, Result};
 use crate::model::{ModelSpec, NAME_LIMIT, TensorSpec};
 use crate::overrides::{Dimension, Key, Layout, Override, Overrides, Quantization, wrong};
 use crate::runtime::{Control, Outputs, Reading, Room, Session, SessionInfo, Sink, Verb};
+use crate::stop::Stop;
 use crate::tensor::{Datatype, Shape, Tensor};
 use crate::validate::{check_output, wrong_output};
 use serde_json::{Map, Value, json};
@@ -89,6 +90,10 @@ impl Session for Adapted {
 
     fn wait(&self, until: &mut (dyn FnMut() + Send)) {
         self.session.wait(until);
+    }
+
+    fn back(&self, stop: &Stop) -> Result<bool> {
+        self.session.back(stop)
     }
 
     fn reading(&self) -> Option<Reading> {

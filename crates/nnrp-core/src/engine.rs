@@ -146,11 +146,14 @@ impl Engine {
     /// Every error of the specification; see spec §5.
     pub fn infer(&self, mut request: Request<'_, '_>) -> Result<Response> {
         let loaded = self.admit(&mut request)?;
-        let prepared = loaded.prepare(&mut request, self.settings.clock.now(), false)?;
+        let mut prepared = loaded.prepare(&mut request, self.settings.clock.now(), false)?;
         if runs_unwatched(&request)
             && let Some(_turn) = loaded.turn_here(prepared.byte_size)
         {
-            return loaded.answer(prepared, Control::default(), &self.settings.clock);
+            match loaded.answer_now(prepared, Control::default(), &self.settings.clock) {
+                Ok(answer) => return answer,
+                Err(never_began) => prepared = never_began,
+            }
         }
         self.infer_slowly(&loaded, prepared, request.stop.unwrap_or_default(), request.deadline)
     }
@@ -180,7 +183,7 @@ impl Engine {
         if turn.is_some() && runs_unwatched(&request) {
             match self.answer_here(&loaded, prepared, None) {
                 Ok(answer) => return Ok(Answer(State::Ready(Some(answer)))),
-                Err(too_long) => (turn, prepared) = (None, too_long),
+                Err(again) => (turn, prepared) = (None, again),
             }
         }
         let (ticket, reply) = Ticket::with_reply(request.stop.unwrap_or_default(), request.deadline);
@@ -191,7 +194,7 @@ impl Engine {
         if turn.is_some() {
             match self.answer_here(&loaded, prepared, Some(&ticket)) {
                 Ok(answer) => return Ok(Answer(State::Ready(Some(answer)))),
-                Err(too_long) => prepared = too_long,
+                Err(again) => prepared = again,
             }
         }
         drop(turn);
@@ -224,7 +227,7 @@ impl Engine {
         let ticket = Ticket::new(stop, deadline);
         let _watching = self.watch.add(&ticket);
         let _turn = self.wait_for_turn(loaded, &ticket).map_err(|error| loaded.count(error))?;
-        loaded.answer(prepared, ticket.control(), &self.settings.clock)
+        loaded.answer(prepared, &ticket, &self.settings.clock)
     }
 
     fn wait_for_turn<'l>(&self, loaded: &'l Loaded, ticket: &Ticket) -> Result<Turn<'l>> {
@@ -277,14 +280,6 @@ impl Loaded {
         error
     }
 
-    /// Runs a request whose turn it is.
-    fn answer(&self, prepared: Prepared<'_>, control: Control<'_>, clock: &Clock) -> Result<Response> {
-        // A request that did not wait needs no second look at the clock.
-        let started = if control.stop.is_some() { clock.now() } else { prepared.arrived };
-        let ran = self.run(&prepared, control, started, clock);
-        self.conclude(prepared, ran, control.stop.and_then(Stop::cause))
-    }
-
     #[inline]
     fn response(&self, wanted: &[usize], outputs: Outputs, id: Option<Box<str>>) -> Response {
         let specs = &self.signature().outputs;
@@ -302,7 +297,7 @@ impl Loaded {
     fn work(&self, clock: &Clock) {
         while let Some(Job { prepared, ticket, sink }) = self.schedule.next() {
             let answer = match (self.schedule.wait_turn(&ticket, clock), sink) {
-                (Ok(_turn), None) => self.answer(prepared, ticket.control(), clock),
+                (Ok(_turn), None) => self.answer(prepared, &ticket, clock),
                 (Ok(_turn), Some(sink)) => self.give(&prepared, &ticket, sink, clock),
                 (Err(error), _) => Err(self.count(error)),
             };

@@ -245,6 +245,15 @@ pub trait Session: Send + Sync {
         until();
     }
 
+    /// After a run that never began, because what runs it is away for a moment: waits on this thread until it is back, or `stop` is raised. False
+    /// where nothing is waited for, and the run's error stands.
+    ///
+    /// # Errors
+    /// Why it is not back soon.
+    fn back(&self, _stop: &Stop) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Memory in which it reads a request's large inputs where they lie, and from which it would have to copy them otherwise.
     fn reading(&self) -> Option<Reading> {
         None

@@ -37,7 +37,15 @@ impl Engine {
         let (mut words, environment, load_limit, stop_grace, max_output_bytes) = isolation;
         let program = if words.is_empty() { String::new() } else { words.remove(0) };
         let command = Command { program, words, environment };
-        let processes = isolated::Settings { command, load_limit, stop_grace, max_output_bytes, events: Arc::default(), look: Some(signals::look) };
+        let processes = isolated::Settings {
+            command,
+            load_limit,
+            stop_grace,
+            max_output_bytes,
+            events: Arc::default(),
+            look: Some(signals::look),
+            aside: Some(signals::aside),
+        };
         let events = processes.events.clone();
         runtimes.isolate_by(Arc::new(Processes::new(processes)));
         Ok(Engine(Own::new(Arc::new(nnrp_core::Engine::new(settings, runtimes))), events))

@@ -88,7 +88,7 @@ impl Model {
             let request = self.request(inputs);
             let pace = pace(py, loaded, &request);
             if pace != Pace::Long {
-                return self.present(py, infer(py, engine, pace, request), None);
+                return self.present(py, infer(py, engine, pace, request)?, None);
             }
         }
         let mut inputs = Inputs::new();
@@ -211,7 +211,7 @@ impl Model {
         let result = match self.home.get(py)? {
             Home::Here(engine, loaded) => match pace(py, loaded, &request) {
                 Pace::Long => signals::during(py, |look| engine.infer_async(request).wait(look))?,
-                pace => infer(py, engine, pace, request),
+                pace => infer(py, engine, pace, request)?,
             },
             Home::HerePython(engine, loaded) => {
                 // Python cannot be interrupted, so that who wants an answer in time lets another thread run it.
@@ -250,8 +250,8 @@ impl Model {
 }
 
 #[inline]
-fn infer(py: Python<'_>, engine: &Core, pace: Pace, request: Request<'_, '_>) -> Result<Response> {
-    if pace == Pace::Quick { engine.infer(request) } else { py.detach(|| engine.infer(request)) }
+fn infer(py: Python<'_>, engine: &Core, pace: Pace, request: Request<'_, '_>) -> PyResult<Result<Response>> {
+    signals::running(|| if pace == Pace::Quick { engine.infer(request) } else { py.detach(|| engine.infer(request)) })
 }
 
 /// How a run goes on.

@@ -2,7 +2,7 @@
 use nnrp_core::stop::Look;
 use pyo3::intern;
 use pyo3::prelude::*;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Whether handlers run on this thread; no other has to look.
 #[cold]
@@ -26,7 +26,9 @@ pub(crate) fn during<T: Send>(py: Python<'_>, wait: impl FnOnce(Look<'_>) -> T +
 }
 
 thread_local! {
-    /// What a handler raised while this thread loaded something.
+    /// Whether this thread is Python's and runs a request.
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+    /// What a handler raised while this thread loaded something, or ran a request.
     static RAISED: RefCell<Option<PyErr>> = const { RefCell::new(None) };
 }
 
@@ -48,4 +50,21 @@ pub(crate) fn look() -> bool {
 pub(crate) fn looking<T>(load: impl FnOnce() -> T) -> PyResult<T> {
     let result = load();
     RAISED.take().map_or(Ok(result), Err)
+}
+
+/// Runs a request on this thread of Python's, and raises what a handler raised where that ended it.
+#[inline]
+pub(crate) fn running<T>(run: impl FnOnce() -> T) -> PyResult<T> {
+    let before = RUNS.replace(true);
+    let result = run();
+    RUNS.set(before);
+    RAISED.take().map_or(Ok(result), Err)
+}
+
+/// Waits within such a run for what takes a while: with the interpreter given away, and handlers heard. Other threads just wait.
+pub(crate) fn aside(wait: &mut (dyn FnMut(Look<'_>) + Send)) {
+    if !RUNS.get() {
+        return wait(&mut || false);
+    }
+    let _other = Python::try_attach(|py| during(py, wait).unwrap_or_else(|raised| RAISED.set(Some(raised))));
 }

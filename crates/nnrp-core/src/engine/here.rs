@@ -1,7 +1,7 @@
 //! Runs, and those on the thread that read their request (spec §7.2): one that takes too long there is ended, and begins again in the queue.
 use super::Engine;
 use crate::clock::Clock;
-use crate::error::{Result, panicked};
+use crate::error::{NnrpError, Reason, Result, panicked};
 use crate::message::Response;
 use crate::model::Loaded;
 use crate::runtime::{Concurrency, Control, Outputs};
@@ -22,7 +22,7 @@ impl Engine {
     /// Answers a request whose turn it is on this very thread.
     ///
     /// # Errors
-    /// The request itself, whose run took too long for this thread and was ended.
+    /// The request itself, whose run took too long for this thread and was ended, or never began.
     #[allow(clippy::result_large_err, reason = "the quick path answers without an allocation")]
     pub(super) fn answer_here<'d>(
         &self,
@@ -33,7 +33,7 @@ impl Engine {
         let clock = &self.settings.clock;
         let control = ticket.map_or(Control::default(), Ticket::control);
         if !loaded.may_begin_again() {
-            return Ok(loaded.answer(prepared, control, clock));
+            return loaded.answer_now(prepared, control, clock);
         }
         let started = if ticket.is_some() { clock.now() } else { prepared.arrived };
         let holding = self.watch.hold(started);
@@ -46,14 +46,63 @@ impl Engine {
             }
         };
         let cause = control.stop.and_then(Stop::cause);
-        if cause.is_none() && holding.stop.cause().is_some() && !matches!(ran.result, Ok(Ok(_))) {
+        let ended = holding.stop.cause().is_some() && !matches!(ran.result, Ok(Ok(_)));
+        if cause.is_none() && (ended || ran.never_began()) {
             return Err(prepared);
         }
         Ok(loaded.conclude(prepared, ran, cause))
     }
 }
 
+impl Ran {
+    /// Whether what runs it was away (spec §8.17).
+    #[inline]
+    fn never_began(&self) -> bool {
+        matches!(&self.result, Ok(Err(error)) if never_began(error))
+    }
+}
+
+/// Whether a run that ended so never began.
+#[cold]
+pub(super) fn never_began(error: &NnrpError) -> bool {
+    error.is(Reason::RuntimeCrashed) && error.details().get("held") == Some(&false.into())
+}
+
 impl Loaded {
+    /// Answers a request whose turn it is, without waiting for anything but its run.
+    ///
+    /// # Errors
+    /// The request itself, whose run never began.
+    #[allow(clippy::result_large_err, reason = "the quick path answers without an allocation")]
+    pub(super) fn answer_now<'d>(&self, prepared: Prepared<'d>, control: Control<'_>, clock: &Clock) -> std::result::Result<Result<Response>, Prepared<'d>> {
+        // A request that did not wait needs no second look at the clock.
+        let started = if control.stop.is_some() { clock.now() } else { prepared.arrived };
+        let ran = self.run(&prepared, control, started, clock);
+        let cause = control.stop.and_then(Stop::cause);
+        if cause.is_none() && ran.never_began() { Err(prepared) } else { Ok(self.conclude(prepared, ran, cause)) }
+    }
+
+    /// Answers a request whose turn it is, on a thread that may wait until what runs it is back.
+    pub(super) fn answer(&self, prepared: Prepared<'_>, ticket: &Ticket, clock: &Clock) -> Result<Response> {
+        loop {
+            let ran = self.run(&prepared, ticket.control(), clock.now(), clock);
+            if ran.never_began() && self.is_back(ticket)? {
+                continue;
+            }
+            return self.conclude(prepared, ran, ticket.stop.cause());
+        }
+    }
+
+    /// Waits on this thread until what runs the session is back after a run that never began; false where that run's error stands.
+    ///
+    /// # Errors
+    /// Why it is not back soon.
+    #[cold]
+    pub(super) fn is_back(&self, ticket: &Ticket) -> Result<bool> {
+        let back = self.session.back(&ticket.stop);
+        if ticket.stop.cause().is_some() { Ok(false) } else { back.map_err(|error| self.count(error)) }
+    }
+
     /// Whether a run can be ended and leaves nothing behind.
     #[inline]
     fn may_begin_again(&self) -> bool {

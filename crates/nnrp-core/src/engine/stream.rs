@@ -1,5 +1,6 @@
 //! Requests with any number of answers (spec §7.11): a worker gives them, a reader takes them, and a slow reader holds the worker back.
 use super::Engine;
+use super::here::never_began;
 use crate::clock::Clock;
 use crate::error::{NnrpError, Reason, Result, panicked};
 use crate::message::{Request, Response};
@@ -259,8 +260,14 @@ impl Loaded {
     pub(super) fn give(&self, prepared: &Prepared<'static>, ticket: &Ticket, answers: mpsc::Sender<Response>, clock: &Clock) -> Result<Response> {
         let started = clock.now();
         let mut giving = Giving { loaded: self, prepared, ticket, clock, answers, count: 0, first: None, waited: Duration::ZERO, refused: None };
-        let mut sink = |outputs| giving.give(outputs);
-        let result = catch_unwind(AssertUnwindSafe(|| self.session.stream(&prepared.inputs, &prepared.outputs, prepared.told(ticket.control()), &mut sink)));
+        let result = loop {
+            let mut sink = |outputs| giving.give(outputs);
+            let control = prepared.told(ticket.control());
+            let result = catch_unwind(AssertUnwindSafe(|| self.session.stream(&prepared.inputs, &prepared.outputs, control, &mut sink)));
+            if !matches!(&result, Ok(Err(error)) if never_began(error)) || !self.is_back(ticket)? {
+                break result;
+            }
+        };
         let run = clock.now().saturating_duration_since(started).saturating_sub(giving.waited);
         self.metrics.stream(giving.count, giving.first);
         if !self.session.info().streams {

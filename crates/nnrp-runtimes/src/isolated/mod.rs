@@ -11,6 +11,7 @@ pub use events::Events;
 #[cfg(target_os = "linux")]
 pub use linux::host;
 
+use nnrp_core::stop::Look;
 use nnrp_core::{Isolate, ModelSpec, NnrpError, Reason, Result, Session};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,14 +42,19 @@ pub struct Settings {
     pub events: Arc<Events>,
     /// Whether who loads on this thread wants to wait no longer; asked on the thread of the load, again and again. Once true, it stays so for that load.
     pub look: Option<fn() -> bool>,
+    /// Calls what waits on this thread until a process is back, outside of whatever must not be held meanwhile, with what tells to wait no longer.
+    pub aside: Option<Aside>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let (load_limit, stop_grace) = (Duration::from_secs(300), Duration::from_secs(10));
-        Settings { command: Command::default(), load_limit, stop_grace, max_output_bytes: 1 << 30, events: Arc::default(), look: None }
+        Settings { command: Command::default(), load_limit, stop_grace, max_output_bytes: 1 << 30, events: Arc::default(), look: None, aside: None }
     }
 }
+
+/// See [`Settings::aside`].
+pub type Aside = fn(&mut (dyn FnMut(Look<'_>) + Send));
 
 /// Gives each model that asks for it a process.
 pub struct Processes(Arc<Settings>);

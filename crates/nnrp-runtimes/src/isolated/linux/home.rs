@@ -1,10 +1,12 @@
 //! Where the process of an isolated model is looked after: started, started again with more and more time between, ended.
 use super::frame::{Order, Told, Word};
 use super::life::{Ended, Life, Look, crashed};
-use super::process::{Event, Process, poke, poke_new, poll};
+use super::process::{Event, Process, here, poke, poke_new, poll};
 use crate::isolated::{Settings, abandoned};
-use nnrp_core::{ModelSpec, NnrpError, Reason, Result};
-use parking_lot::{Mutex, RwLock};
+use nnrp_core::condvar::Condvar;
+use nnrp_core::stop::Cause;
+use nnrp_core::{ModelSpec, NnrpError, Reason, Result, Stop};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use serde_json::{Map, Value, json};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How long nobody waits before the first try to start again, and how long at most.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Longest wait before a try to start again through which requests wait: with a longer one it ended again and again.
+const SOON: Duration = Duration::from_secs(1);
 /// A process that lived so long is started again as if it were the first time.
 const STEADY: Duration = Duration::from_secs(60);
 /// How often runs that nobody waits for are looked at.
@@ -28,7 +32,11 @@ pub(super) struct Home {
     pub(super) settings: Arc<Settings>,
     /// What is loaded, with the options that hold.
     pub(super) spec: Mutex<ModelSpec>,
+    /// Where each process begins: what a path means does not change.
+    folder: Option<OwnedFd>,
     state: RwLock<State>,
+    /// Told, with the lock, of each change of the state.
+    change: (Mutex<()>, Condvar),
     closing: AtomicBool,
     poke: OwnedFd,
     restarts: AtomicU64,
@@ -38,7 +46,8 @@ pub(super) struct Home {
 
 enum State {
     Up(Arc<Life>, u32),
-    Down(Ended, Instant),
+    /// With the time of the next try, and whether requests wait through it: it is near, and the last one did not fail.
+    Down(Ended, Instant, bool),
 }
 
 /// Its supervisor, and what the first process told.
@@ -55,7 +64,9 @@ impl Home {
             runtime,
             settings,
             spec: Mutex::new(spec),
-            state: RwLock::new(State::Down(Ended { exit: "not started".to_owned(), again: BACKOFF.0 }, Instant::now())),
+            folder: here(),
+            state: RwLock::new(State::Down(Ended { exit: "not started".to_owned(), again: BACKOFF.0 }, Instant::now(), false)),
+            change: Default::default(),
             closing: AtomicBool::new(false),
             poke: poke_new().map_err(failed)?,
             restarts: AtomicU64::new(0),
@@ -95,11 +106,60 @@ impl Home {
     pub(super) fn life(&self) -> Result<Arc<Life>> {
         match &*self.state.read() {
             State::Up(life, _) => Ok(life.clone()),
-            State::Down(ended, until) => {
-                let again = until.saturating_duration_since(Instant::now());
-                Err(crashed(self.runtime, &Ended { again, ..ended.clone() }, false))
+            State::Down(ended, until, _) => Err(self.away(ended, *until)),
+        }
+    }
+
+    /// Waits on this thread until there is a process, or `stop` is raised.
+    ///
+    /// # Errors
+    /// `RUNTIME_CRASHED` once none is to be had soon.
+    pub(super) fn back(self: &Arc<Home>, stop: &Stop) -> Result<()> {
+        let (mut back, home) = (Ok(()), self.clone());
+        let changed = move || home.changed();
+        let mut wait = |look: nnrp_core::stop::Look<'_>| back = stop.during(changed.clone(), || self.await_change(stop, look));
+        match self.settings.aside {
+            Some(aside) => aside(&mut wait),
+            None => wait(&mut || false),
+        }
+        back
+    }
+
+    fn await_change(&self, stop: &Stop, look: nnrp_core::stop::Look<'_>) -> Result<()> {
+        let mut lock = self.change.0.lock();
+        while stop.cause().is_none() {
+            match &*self.state.read() {
+                State::Up(..) => return Ok(()),
+                State::Down(ended, until, false) => return Err(self.away(ended, *until)),
+                State::Down(.., true) => {}
+            }
+            if self.change.1.wait_for(&mut lock, nnrp_core::stop::LOOK).timed_out() {
+                let look = || {
+                    if look() {
+                        stop.raise(Cause::Cancelled)
+                    }
+                };
+                MutexGuard::unlocked(&mut lock, look);
             }
         }
+        Ok(())
+    }
+
+    #[cold]
+    fn away(&self, ended: &Ended, until: Instant) -> NnrpError {
+        let again = until.saturating_duration_since(Instant::now());
+        crashed(self.runtime, &Ended { again, ..ended.clone() }, false)
+    }
+
+    fn change_to(&self, state: State) {
+        *self.state.write() = state;
+        self.changed();
+    }
+
+    fn changed(&self) {
+        // Under the lock, so that who has just looked waits already.
+        let _lock = self.change.0.lock();
+        self.change.1.notify_all();
     }
 
     /// What became of it so far.
@@ -132,20 +192,20 @@ impl Home {
             match self.begin() {
                 Ok((process, life, told)) if signature.as_ref().is_none_or(|known| *known == shape_of(&told)) => {
                     signature.get_or_insert_with(|| shape_of(&told));
-                    *self.state.write() = State::Up(life.clone(), process.id());
+                    self.change_to(State::Up(life.clone(), process.id()));
                     match first.take() {
                         Some(first) => drop(first.send(Ok(told))),
                         None => self.restarted(process.id()),
                     }
                     backoff = self.attend(process, &life, backoff);
                 }
-                Ok(_other) => self.down("its model has another signature now".to_owned(), backoff),
+                Ok(_other) => self.down("its model has another signature now".to_owned(), backoff, false),
                 Err(error) => {
                     if let Some(first) = first.take() {
                         let _gone = first.send(Err(error));
                         return;
                     }
-                    self.down(error.message().to_owned(), backoff);
+                    self.down(error.message().to_owned(), backoff, false);
                 }
             }
             if self.rest(backoff) {
@@ -157,7 +217,7 @@ impl Home {
 
     fn begin(&self) -> Result<(Process, Arc<Life>, Told)> {
         let spec = self.spec.lock().clone();
-        let started = Process::start(&self.settings, self.runtime);
+        let started = Process::start(&self.settings, self.runtime, self.folder.as_ref());
         let (mut process, life) = started.map_err(|error| no_process(self.runtime, &error))?;
         let told = process.load(&life, &spec, self.settings.load_limit, self.poke.as_fd(), || self.closing())?;
         life.open(told.seats, told.session["cancellable"] == true, told.session["exclusive"] == true);
@@ -195,19 +255,19 @@ impl Home {
             }
         };
         let again = if began.elapsed() > STEADY { BACKOFF.0 } else { backoff };
-        self.down(exit.clone(), again);
+        self.down(exit.clone(), again, again <= SOON);
         life.end(Ended { exit, again });
         again
     }
 
-    /// Notes that there is no process, and why.
-    fn down(&self, exit: String, again: Duration) {
+    /// Notes that there is no process, and why, and whether requests wait for the next.
+    fn down(&self, exit: String, again: Duration, soon: bool) {
         self.crashes.fetch_add(1, Ordering::Relaxed);
         *self.last_exit.lock() = Some(exit.clone());
         let (name, version) = self.named();
         eprintln!("nnrp: model '{name}': its process ended ({exit}); it is started again in {} ms", again.as_millis());
         self.settings.events.tell(json!({"event": "ended", "model": name, "version": version, "exit": exit, "again_ms": again.as_millis() as u64}));
-        *self.state.write() = State::Down(Ended { exit, again }, Instant::now() + again);
+        self.change_to(State::Down(Ended { exit, again }, Instant::now() + again, soon));
     }
 
     /// Notes that there is a process again.

@@ -37,11 +37,11 @@ pub(super) enum Event {
 }
 
 impl Process {
-    /// Starts one, with its shared memory. Call it on a thread that outlives the process, which ends with its thread.
-    pub(super) fn start(settings: &Settings, runtime: &'static str) -> io::Result<(Process, Arc<Life>)> {
+    /// Starts one in a folder, with its shared memory. Call it on a thread that outlives the process, which ends with its thread.
+    pub(super) fn start(settings: &Settings, runtime: &'static str, folder: Option<&OwnedFd>) -> io::Result<(Process, Arc<Life>)> {
         let (ours, theirs) = UnixStream::pair()?;
         let (region, memory) = Region::create()?;
-        let child = spawn(&settings.command, theirs.as_raw_fd(), memory.as_raw_fd())?;
+        let child = spawn(&settings.command, theirs.as_raw_fd(), memory.as_raw_fd(), folder.map(AsRawFd::as_raw_fd))?;
         drop((theirs, memory));
         // SAFETY: a plain system call; the descriptor that it makes is owned at once.
         let pidfd = unsafe {
@@ -150,7 +150,7 @@ fn exit(status: ExitStatus) -> String {
     }
 }
 
-fn spawn(command: &Command, socket: RawFd, memory: RawFd) -> io::Result<Child> {
+fn spawn(command: &Command, socket: RawFd, memory: RawFd, folder: Option<RawFd>) -> io::Result<Child> {
     let parent = std::process::id();
     let mut made = std::process::Command::new(&command.program);
     made.args(&command.words).args([socket.to_string(), memory.to_string()]);
@@ -166,12 +166,24 @@ fn spawn(command: &Command, socket: RawFd, memory: RawFd) -> io::Result<Child> {
             if libc::getppid() as u32 != parent || libc::fcntl(socket, libc::F_SETFD, 0) < 0 || libc::fcntl(memory, libc::F_SETFD, 0) < 0 {
                 return Err(io::Error::last_os_error());
             }
+            if folder.is_some_and(|folder| libc::fchdir(folder) < 0) {
+                return Err(io::Error::last_os_error());
+            }
         }
         Ok(())
     };
     // SAFETY: it allocates nothing and takes no lock.
     unsafe { made.pre_exec(prepare) };
     made.spawn()
+}
+
+/// The folder in which this process is now.
+pub(super) fn here() -> Option<OwnedFd> {
+    // SAFETY: a plain system call with a text that ends in 0; the descriptor that it makes is owned at once.
+    unsafe {
+        let opened = libc::open(c".".as_ptr(), libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC);
+        if opened < 0 { None } else { Some(OwnedFd::from_raw_fd(opened)) }
+    }
 }
 
 /// Which of these can be read, once one can or the time is over.

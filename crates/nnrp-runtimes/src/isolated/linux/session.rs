@@ -3,7 +3,7 @@ use super::frame::Told;
 use super::home::Home;
 use super::inputs::Desk;
 use nnrp_core::runtime::Reading;
-use nnrp_core::{Concurrency, Control, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Sink, Tensor, Threads, Verb};
+use nnrp_core::{Concurrency, Control, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Sink, Stop, Tensor, Threads, Verb};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -78,6 +78,10 @@ impl Session for IsolatedSession {
         self.fits(inputs, outputs)?;
         // Whatever ended it before its end, what goes on there has to be looked after.
         self.home.life()?.stream(&self.info.signature, inputs, outputs, control, sink).inspect_err(|_| self.home.poke())
+    }
+
+    fn back(&self, stop: &Stop) -> Result<bool> {
+        self.home.back(stop).map(|()| true)
     }
 
     fn reading(&self) -> Option<Reading> {
