@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -112,19 +113,42 @@ def test_a_result_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     good = tmp_path / "good.ir.xml"
     convert(zoo.scale(tmp_path / "scale.onnx", 2.0), "ir", good)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    cut = tmp_path / "cut.onnx"
+    # A space ends a path for those who do not know it.
+    cut = tmp_path / "my models" / "cut.onnx"
+    cut.parent.mkdir()
     cut.write_bytes(MAGIKA.read_bytes()[: 1 << 20])
     for to in ("ir", "fp16", "int8-dynamic", "ort"):
         suffix = next(way.suffix for way in WAYS if way.to == to)
         with pytest.raises((LoadFailed, InvalidModel)) as failed:
             convert(cut, to, tmp_path / f"good{'.ir' if to == 'ir' else ''}{suffix}", force=True)
         assert str(tmp_path) not in failed.value.message
-    cut.unlink()
+        assert "models" not in failed.value.message
+    shutil.rmtree(cut.parent)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
     with pytest.raises(AlreadyExists):
         convert(tmp_path / "scale.onnx", "ir", good)
     convert(zoo.scale(tmp_path / "scale.onnx", 3.0), "ir", good, force=True)
     assert nnrp.load(good, runtime="openvino")(np.ones((1, 4), np.float32))["y"].tolist() == [[3, 3, 3, 3]]
+
+
+def test_what_a_converter_in_a_process_of_its_own_says_is_told_without_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As tf2onnx 1.17 says it of a file that is cut off.
+    (tmp_path / "packages/tf2onnx").mkdir(parents=True)
+    says = "import sys\nraise ValueError(f\"Could not open '{sys.argv[2]}', nor {sys.prefix}/share/x.json\")\n"
+    (tmp_path / "packages/tf2onnx/convert.py").write_text(says)
+    for name, about in (("tf2onnx", "1.17.0"), ("tensorflow", "2.21.0")):
+        (tmp_path / f"packages/{name}").mkdir(exist_ok=True)
+        (tmp_path / f"packages/{name}/__init__.py").touch()
+        (tmp_path / f"packages/{name}-{about}.dist-info").mkdir()
+        (tmp_path / f"packages/{name}-{about}.dist-info/METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {about}\n")
+    monkeypatch.syspath_prepend(tmp_path / "packages")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+    (tmp_path / "my models").mkdir()
+    source = lite.scale(tmp_path / "my models" / "net.tflite", [-1, 4], {"serve": 2.0})
+    with pytest.raises(LoadFailed) as failed:
+        convert(source, "onnx")
+    assert failed.value.message == "convert to onnx: tf2onnx: ValueError: Could not open '…', nor …"
+    assert [one.name for one in source.parent.iterdir()] == ["net.tflite"]
 
 
 def test_files_of_another_model_of_that_name_are_left_alone(tmp_path: Path) -> None:

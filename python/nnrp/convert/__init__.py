@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnrp import _nnrp
 from nnrp.convert import place
-from nnrp.convert.ways import WAYS, Way, way
+from nnrp.convert.ways import WAYS, Ended, Way, way
 from nnrp.errors import InvalidOption, LoadFailed, NnrpError, NoRuntime, RuntimeNotInstalled, UnknownOption
 from nnrp.runtimes import readers
 from nnrp.runtimes.package import without_paths
@@ -201,5 +201,7 @@ def _run(taken: Way, source: Path, draft: Path, tell: Progress, options: dict[st
     except (NnrpError, KeyboardInterrupt):
         raise
     except Exception as error:
-        text = " ".join(without_paths(error, _TEXT).split())
-        raise LoadFailed(f"convert to {taken.to}: {taken.packages[0]}: {type(error).__name__}: {text}", package=taken.packages[0]) from error
+        known = [one for file in (draft, source.absolute()) for one in (file, file.parent) if len(one.parts) > 1]
+        text = " ".join(without_paths(error, _TEXT, *known).split())
+        kind = "" if isinstance(error, Ended) else f"{type(error).__name__}: "
+        raise LoadFailed(f"convert to {taken.to}: {taken.packages[0]}: {kind}{text}", package=taken.packages[0]) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnrp import _nnrp
-from nnrp.errors import InvalidModel, InvalidOption, LoadFailed, NotOffered
+from nnrp.errors import InvalidModel, InvalidOption, NotOffered
 
 if TYPE_CHECKING:
     from nnrp.compare.run import Progress
@@ -42,6 +42,10 @@ class Way:
     run: Callable[..., None]
     tolerance: float | None = None
     calibrates: bool = False
+
+
+class Ended(Exception):
+    """A converter in a process of its own failed: what it said in the end."""
 
 
 def way(format: str, to: str) -> Way:
@@ -232,7 +236,7 @@ def _onnx_of_tensorflow(source: Path, target: Path, tell: Progress, *, opset: in
     # Its command line is what it documents of itself.
     done = subprocess.run([sys.executable, "-m", "tf2onnx.convert", *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise LoadFailed(f"convert to onnx: tf2onnx: {(done.stderr.strip().splitlines() or ['ended without a word'])[-1][:600]}", package="tf2onnx")
+        raise Ended((done.stderr.strip().splitlines() or ["ended without a word"])[-1])
 
 
 def _tflite(source: Path, target: Path, tell: Progress, *, optimize: bool = False) -> None:

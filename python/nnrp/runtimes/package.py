@@ -7,6 +7,7 @@ import importlib.metadata
 import importlib.util
 import re
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from nnrp.errors import LoadFailed, RuntimeNotInstalled
@@ -64,9 +65,11 @@ def said(error: BaseException | str, path: str = "") -> str:
     return text[:512] or type(error).__name__
 
 
-def without_paths(error: BaseException | str, most: int) -> str:
-    """What an error says, without the paths in it, cut to a length."""
+def without_paths(error: BaseException | str, most: int, *known: Path) -> str:
+    """What an error says, without the paths in it, cut to a length. Those that are known go first, because others end at a space."""
     told = (error.strerror or "") if isinstance(error, OSError) and error.strerror else str(error)
+    for path in known:
+        told = told.replace(str(path), "…")
     text = _PATH.sub("…", plain(told))
     return text[:most] + "…" * (len(text) > most)
 
