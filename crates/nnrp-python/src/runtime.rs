@@ -1,8 +1,8 @@
 //! Runtimes written in Python: what crosses once a batch. What happens once a model, `nnrp.runtimes.host` does.
 use crate::alive;
 use crate::native;
-use crate::tensor::present;
-use crate::view::{memory, references, view};
+use crate::tensor::{SMALL, present};
+use crate::view::{array, memory, references, view};
 use nnrp_core::parameters::to_json;
 use nnrp_core::runtime::kept_name;
 use nnrp_core::tensor::{AlignedBuf, Data};
@@ -223,7 +223,7 @@ impl PySession {
         let given = PyDict::new(py);
         for (name, tensor) in self.inputs.iter().zip(inputs) {
             if let Some(tensor) = tensor {
-                given.set_item(name, present(py, &tensor.clone().into_owned(), false)?)?;
+                given.set_item(name, present(py, tensor, false)?)?;
             }
         }
         if outputs.iter().copied().eq(0..self.outputs.len()) {
@@ -277,6 +277,10 @@ fn given(control: Control<'_>) -> Option<String> {
 
 /// An output's elements, which nobody writes to any more: taken where they lie when nobody else has them, or else copied.
 fn own(value: &Bound<'_, PyAny>, spec: &TensorSpec, alone: bool) -> PyResult<Tensor<'static>> {
+    // An array that is kept is given back by another thread, mostly, which has this one do it later.
+    if let Some(small) = array(value.as_borrowed()).filter(|tensor| tensor.bytes().len() <= SMALL) {
+        return Ok(small.into_owned());
+    }
     let place = memory(value.as_borrowed());
     let tensor = view(value, &spec.name, Some(spec.datatype))?;
     let taken = place.is_some_and(|(data, owned)| if data == tensor.bytes().as_ptr() { alone && owned } else { true });

@@ -12,10 +12,11 @@ use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString};
+use std::ffi::c_void;
 use std::ptr::null_mut;
 
-/// Outputs up to this size are copied into memory of NumPy's own: cheaper than keeping the runtime's (measured: 0.1 µs less a call).
-const SMALL: usize = 1024;
+/// Elements up to this size are copied, into memory of NumPy's own or out of it: cheaper than keeping whose they are (measured: 0.1 µs less a call).
+pub(crate) const SMALL: usize = 1024;
 
 #[pyclass(frozen, subclass, module = "nnrp._nnrp")]
 pub(crate) struct Tensor {
@@ -53,7 +54,7 @@ impl Tensor {
 
     /// What Python's helpers work on: an array where NumPy has the type, or else an array of plain bytes, or a list of BYTES elements.
     fn _plain<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        plain(py, &self.inner, !self.readonly)
+        plain(py, &self.inner, !self.readonly, if self.readonly { 0 } else { SMALL })
     }
 
     fn tobytes<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
@@ -98,8 +99,8 @@ fn encode(elements: &Bound<'_, PyList>) -> PyResult<Vec<u8>> {
 
 /// Elements as Python gets them: a NumPy array where NumPy, or ml_dtypes, has the type, or else a tensor.
 #[inline]
-pub(crate) fn present<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>, writable: bool) -> PyResult<Bound<'py, PyAny>> {
-    let value = plain(py, tensor, writable)?;
+pub(crate) fn present<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'_>, writable: bool) -> PyResult<Bound<'py, PyAny>> {
+    let value = plain(py, tensor, writable, SMALL)?;
     if numpy_type(tensor.datatype).is_some() {
         return Ok(value);
     }
@@ -108,51 +109,59 @@ pub(crate) fn present<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>,
 }
 
 #[inline]
-fn plain<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>, writable: bool) -> PyResult<Bound<'py, PyAny>> {
+fn plain<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'_>, writable: bool, small: usize) -> PyResult<Bound<'py, PyAny>> {
     match (numpy_type(tensor.datatype), &tensor.data) {
-        (Some(number), _) => array(py, tensor, number, writable),
+        (Some(number), _) => array(py, tensor, number, writable, small),
         (None, _) if tensor.datatype == Datatype::Bytes => {
             let elements = bytes_elements(tensor.bytes()).flatten().map(|element| PyBytes::new(py, element));
             Ok(PyList::new(py, elements.collect::<Vec<_>>())?.into_any())
         }
         (None, data) => {
             let whole = nnrp_core::Tensor { datatype: Datatype::Uint8, shape: [data.as_slice().len() as i64].into_iter().collect(), data: data.clone() };
-            array(py, &whole, numpy_type(Datatype::Uint8).unwrap_or_default(), writable)
+            array(py, &whole, numpy_type(Datatype::Uint8).unwrap_or_default(), writable, small)
         }
     }
 }
 
-/// A NumPy array over a tensor's bytes, which it keeps; small or unaligned ones are copied.
+/// A NumPy array over a tensor's bytes, which it keeps; up to `small` of them, or unaligned ones, are copied.
 #[inline]
-fn array<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'static>, number: i32, writable: bool) -> PyResult<Bound<'py, PyAny>> {
-    let (shape, rank) = (tensor.shape.as_ptr().cast_mut().cast(), tensor.shape.len() as i32);
-    let (data, byte_size) = (tensor.bytes().as_ptr(), tensor.bytes().len());
-    let copied = byte_size <= SMALL && writable || !(data as usize).is_multiple_of(tensor.datatype.align());
-    let memory = if copied { null_mut() } else { data.cast_mut().cast() };
+fn array<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'_>, number: i32, writable: bool, small: usize) -> PyResult<Bound<'py, PyAny>> {
+    let bytes = tensor.bytes();
+    if bytes.len() > small && (bytes.as_ptr() as usize).is_multiple_of(tensor.datatype.align()) {
+        return kept(py, tensor.clone().into_owned(), number, writable);
+    }
     // Without memory, flags would ask for Fortran's order.
-    let flags = if copied {
-        0
-    } else if writable {
-        npyffi::NPY_ARRAY_CARRAY
-    } else {
-        npyffi::NPY_ARRAY_CARRAY_RO
-    };
+    let made = new_array(py, tensor, number, null_mut(), 0)?;
+    // SAFETY: a new array, which nobody else has seen, of as many bytes.
+    unsafe {
+        let array = &mut (*made.as_ptr().cast::<npyffi::PyArrayObject>()).fields;
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), array.data.cast(), bytes.len());
+        if !writable {
+            array.flags &= !npyffi::NPY_ARRAY_WRITEABLE;
+        }
+    }
+    Ok(made)
+}
+
+fn kept<'py>(py: Python<'py>, tensor: nnrp_core::Tensor<'static>, number: i32, writable: bool) -> PyResult<Bound<'py, PyAny>> {
+    let flags = if writable { npyffi::NPY_ARRAY_CARRAY } else { npyffi::NPY_ARRAY_CARRAY_RO };
+    let made = new_array(py, &tensor, number, tensor.bytes().as_ptr().cast_mut().cast(), flags)?;
+    let base = Bound::new(py, Tensor { inner: tensor, readonly: !writable })?;
+    // SAFETY: a new array; the base keeps the bytes where they lie. Those of an answer belong to it alone, so they may be written to.
+    if unsafe { PY_ARRAY_API.PyArray_SetBaseObject(py, made.as_ptr().cast(), base.into_ptr()) } != 0 {
+        return Err(PyErr::fetch(py));
+    }
+    Ok(made)
+}
+
+#[inline]
+fn new_array<'py>(py: Python<'py>, tensor: &nnrp_core::Tensor<'_>, number: i32, memory: *mut c_void, flags: i32) -> PyResult<Bound<'py, PyAny>> {
+    let (shape, rank) = (tensor.shape.as_ptr().cast_mut().cast(), tensor.shape.len() as i32);
     // SAFETY: NumPy takes the descriptor over, copies the shape, and allocates the memory or is given as much as the shape needs, which the
-    // engine checked; the base keeps it. The bytes of an answer belong to it alone, so they may be written to.
+    // engine checked.
     unsafe {
         let kind = npyffi::get_type_object(py, NpyTypes::PyArray_Type);
         let descr = PY_ARRAY_API.PyArray_DescrFromType(py, number);
-        let made = PY_ARRAY_API.PyArray_NewFromDescr(py, kind, descr, rank, shape, null_mut(), memory, flags, null_mut());
-        let made = Bound::from_owned_ptr_or_err(py, made)?;
-        let object = made.as_ptr().cast::<npyffi::PyArrayObject>();
-        if copied {
-            std::ptr::copy_nonoverlapping(data, (*object).fields.data.cast(), byte_size);
-            return Ok(made);
-        }
-        let base = Bound::new(py, Tensor { inner: tensor.clone(), readonly: !writable })?;
-        if PY_ARRAY_API.PyArray_SetBaseObject(py, object, base.into_ptr()) != 0 {
-            return Err(PyErr::fetch(py));
-        }
-        Ok(made)
+        Bound::from_owned_ptr_or_err(py, PY_ARRAY_API.PyArray_NewFromDescr(py, kind, descr, rank, shape, null_mut(), memory, flags, null_mut()))
     }
 }

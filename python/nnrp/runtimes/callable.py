@@ -133,9 +133,19 @@ class Described:
 class Plain(Described):
     """A function that gives one answer."""
 
-    def run(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> Any:
-        answer = self._function(**inputs) if self._named else self._function(*inputs.values())
-        return self._pick(answer, outputs)
+    def __init__(self, function: Function[..., Any], options: Mapping[str, Any]) -> None:
+        super().__init__(function, options)
+        self.run = self._once()
+
+    def _once(self) -> Function[[dict[str, Any], Sequence[str], Control], Any]:
+        """Make the run, which looks nothing up that stays the same: that would cost more than the rest of it."""
+        function, pick, named, count = self._function, self._pick, self._named, len(self._names)
+
+        def run(inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> Any:
+            answer = function(**inputs) if named else function(*inputs.values())
+            return answer if len(outputs) == count else pick(answer, outputs)
+
+        return run
 
 
 class Stream(Described):
