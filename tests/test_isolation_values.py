@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import nnrp
 from nnrp.errors import RuntimeCrashed
 
 NNRP = Path(sys.executable).with_name("nnrp")
+OTHERWISE = "else_branch = h () => (int64[n] d) { d = Abs(a) }"
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def serving(*words: object) -> Iterator[dict[str, Any]]:
     assert server.returncode == 0
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "tract"])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino", "tract"])
 def test_who_serves_a_model_that_a_requests_values_can_end_is_told(quotient: Path, tmp_path: Path, runtime: str) -> None:
     other = zoo.identity(tmp_path / "same.onnx")
     with serving(quotient, "--runtime", runtime) as told:
@@ -62,3 +64,31 @@ def test_a_process_of_its_own_keeps_the_server_alive(quotient: Path, tmp_path: P
         with pytest.raises(RuntimeCrashed):
             model(ones, 0 * ones)
         assert nnrp.connect(f"{told['http']}/v2/models/two")(np.int32([3]), np.int32([4]))["product"].tolist() == [12]
+
+
+@pytest.mark.parametrize(
+    ("body", "unchecked"),
+    [
+        ("(int32[n] a, int32[n] b) => (int32[n] y) { y = Div(a, b) }", True),
+        ("(float[n] a, float[n] b) => (float[n] y) { y = Div(a, b) }", False),
+        ("(int16[n] a, int16[n] b) => (int16[n] y) { y = Div(a, b) }", False),
+        ("(int64[n] a, int64[n] b) => (int64[n] y) { two = Constant<value: tensor = int64 {2}>() y = Div(a, two) }", False),
+        ("(float[n] a, float[n] b) => (int64[n] y) { c = Cast<to = 7>(a) d = Cast<to = 7>(b) y = Div(c, d) }", True),
+        ("(int64[n] a, int64[n] b) => (float[n] y) { c = Cast<to = 1>(a) d = Cast<to = 1>(b) e = Abs(d) y = Div(c, e) }", False),
+        # Sizes are none of a request's values.
+        ("(int64[n] a, float[n] b) => (int64[n] y) { size = Shape(b) y = Div(a, size) }", False),
+        (f"(int64[n] a, bool b) => (int64[n] y) {{ y = If(b) <then_branch = g () => (int64[n] c) {{ c = Div(a, a) }}, {OTHERWISE}> }}", True),
+        (f"(int64[n] a, bool b) => (int64[n] y) {{ y = If(b) <then_branch = g () => (int64[n] c) {{ c = Neg(a) }}, {OTHERWISE}> }}", False),
+    ],
+)  # fmt: skip
+def test_a_division_of_whole_numbers_by_a_requests_own_is_seen_in_the_file(tmp_path: Path, body: str, unchecked: bool) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> f {body}'), path)
+    settings = nnrp.load(path, runtime="onnxruntime").session.settings
+    assert settings.get("values_checked", True) is not unchecked
+
+
+def test_models_that_divide_no_whole_numbers_by_a_requests_own_say_nothing_of_it() -> None:
+    for package in ("magika", "silero_vad", "rapidocr_onnxruntime", "basic_pitch"):
+        for path in Path(str(importlib.util.find_spec(package).submodule_search_locations[0])).rglob("*.onnx"):
+            assert "values_checked" not in nnrp.load(path, runtime="onnxruntime").session.settings, path

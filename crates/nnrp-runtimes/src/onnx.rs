@@ -1,4 +1,5 @@
 //! What an ONNX file says of itself, read without a runtime.
+pub(crate) mod division;
 pub(crate) mod weights;
 
 use crate::format;

@@ -5,6 +5,7 @@ use super::options::{Form, Options};
 use super::value::{Trouble, Value, Values};
 use super::{failure::Failure, providers, signature};
 use crate::format;
+use crate::onnx::division;
 use crate::placing::Placing;
 use nnrp_core::runtime::Room;
 use nnrp_core::{Concurrency, Control, ModelSpec, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Tensor, Threads};
@@ -83,6 +84,16 @@ pub(super) struct OnnxSession {
     pub(super) placings: Vec<Placing>,
 }
 
+/// What holds: the options, what the cache did, and whether a request's values can end the process (spec §8.18).
+fn settings(options: &Options, library: &Library, spec: &ModelSpec, format: &str, cached: Option<&'static str>) -> serde_json::Map<String, serde_json::Value> {
+    let mut settings = options.effective(library);
+    settings.extend(cached.map(|how| ("optimized_model_cache".to_owned(), how.into())));
+    if format == "onnx" && division::by_a_requests_values(&spec.path) {
+        settings.insert("values_checked".to_owned(), false.into());
+    }
+    settings
+}
+
 type Pointers<T> = SmallVec<[T; 4]>;
 
 impl OnnxSession {
@@ -113,7 +124,7 @@ impl OnnxSession {
             threads: Threads::Any,
             cancellable: true,
             streams: false,
-            settings: options.effective(library).into_iter().chain(cached.map(|how| ("optimized_model_cache".to_owned(), how.into()))).collect(),
+            settings: settings(&options, library, spec, format, cached),
         };
         Ok(OnnxSession {
             handle: Arc::new(handle),
