@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zoo import repository
+from test_archives import zipped
+from zoo import identity, repository
 
 from nnrp.cli import show
 
@@ -123,6 +124,26 @@ def test_inspect_tells_which_runtimes_read_a_file(tmp_path: Path, folder: Path) 
     about = json.loads(run("inspect", compiled, "--json"))
     assert (about["format"], about["signature"]) == ("vmfb", None)
     assert [*about["runtimes"], *about["not_installed"]] == ["iree"]
+
+
+def test_inspect_tries_each_runtime_that_reads_a_file(tmp_path: Path) -> None:
+    texts = identity(tmp_path / "texts.onnx", "BYTES")
+    tried = {one["runtime"]: one for one in json.loads(run("inspect", texts, "--try", "--json"))["tried"]}
+    assert {runtime for runtime, one in tried.items() if one["loaded"]} == {"onnxruntime", "reference"}
+    assert (tried["openvino"]["error"]["reason"], tried["tract"]["error"]["reason"]) == ("NOT_OFFERED", "NOT_OFFERED")
+    lines = run("inspect", texts, "--try").splitlines()
+    assert any(line.split()[:2] == ["onnxruntime", "yes"] for line in lines)
+    assert any(line.split()[:2] == ["tract", "no"] and "NOT_OFFERED" in line for line in lines)
+
+
+def test_inspect_takes_what_a_model_is_loaded_from(tmp_path: Path, folder: Path) -> None:
+    archive = tmp_path / "archive.zip"
+    archive.write_bytes(zipped({"model.onnx": (folder / "two_by_two" / "1" / "model.onnx").read_bytes()}))
+    for place in (folder / "two_by_two", archive, f"file:{archive}"):
+        assert json.loads(run("inspect", place, "--json"))["format"] == "onnx"
+    assert "INVALID_OPTION" in run("inspect", folder, status=1)
+    (tmp_path / "nothing").mkdir()
+    assert "nothing" in run("inspect", tmp_path / "nothing", status=1)
 
 
 def test_version_names_the_runtimes() -> None:

@@ -214,6 +214,19 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     return Path(path).is_file() or any(Path(path, name).is_file() for name in CONTENTS)
 
 
+def one(path: str | os.PathLike[str]) -> Path:
+    """Find the file or folder of the one model below a path or at a source, as `find` does; of several versions the latest.
+
+    Raises:
+        FileNotFound, InvalidOption, Malformed, and what fetching raises.
+    """
+    found = find(path)
+    if len({source.name for source in found}) != 1:
+        names = ", ".join(f"{source.name} {source.version}" for source in found[:8])
+        raise InvalidOption(f"model '{os.fspath(path)}': expected one, got {len(found)}: {names}")
+    return Path(found[-1].path)
+
+
 def load(
     engine: Engine,
     paths: Iterable[str | os.PathLike[str]],
