@@ -3,7 +3,7 @@
 //! Where the description says nothing, the runtime's session is used itself. Names and shapes alone cost a call more and no copy.
 use crate::convert::{Axes, QUANTIZED, dequantize, quantize, transpose};
 use crate::error::{NnrpError, Reason, Result};
-use crate::model::{ModelSpec, NAME_LIMIT, TensorSpec};
+use crate::model::{ModelSpec, NAME_LIMIT, Signature, TensorSpec};
 use crate::overrides::{Dimension, Key, Layout, Override, Overrides, Quantization, wrong};
 use crate::runtime::{Control, Outputs, Reading, Room, Session, SessionInfo, Sink, Verb};
 use crate::stop::Stop;
@@ -32,18 +32,22 @@ struct Adapted {
     converts: bool,
 }
 
-/// The session under the names, shapes, layouts and types of the model's description.
+/// The session under the names, shapes, layouts and types of the model's description, with another signature first where there is one.
 ///
 /// # Errors
 /// `INVALID_OPTION` with the path in the description, what was expected and what was got, where it contradicts what the runtime tells.
-pub(crate) fn adapt(session: Box<dyn Session>, spec: &ModelSpec) -> Result<Box<dyn Session>> {
-    if spec.inputs.is_empty() && spec.outputs.is_empty() {
+pub(crate) fn adapt(session: Box<dyn Session>, spec: &ModelSpec, named: Option<Signature>) -> Result<Box<dyn Session>> {
+    let overrides = !spec.inputs.is_empty() || !spec.outputs.is_empty();
+    if !overrides && named.is_none() {
         return Ok(session);
     }
     let mut info = session.info().clone();
+    info.signature = named.unwrap_or(info.signature);
     let (inputs, told_inputs) = changes("inputs", &spec.inputs, &mut info.signature.inputs, &info.settings)?;
     let (outputs, told_outputs) = changes("outputs", &spec.outputs, &mut info.signature.outputs, &info.settings)?;
-    info.settings.insert("overrides".to_owned(), json!({"inputs": told_inputs, "outputs": told_outputs}));
+    if overrides {
+        info.settings.insert("overrides".to_owned(), json!({"inputs": told_inputs, "outputs": told_outputs}));
+    }
     let converts = inputs.iter().any(|change| change.axes.is_some() || change.stored.is_some());
     Ok(Box::new(Adapted { session, info, inputs, outputs, converts }))
 }

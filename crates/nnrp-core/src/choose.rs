@@ -88,7 +88,10 @@ impl Runtimes {
                 let message = format!("model file: expected format '{expected}', got {got}");
                 Err(NnrpError::new(Reason::InvalidModel, message).with("expected", expected).with("got", got))
             }
-            _ => adapt(session, spec),
+            _ => {
+                let named = self.with_names(&spec.path, session.info());
+                adapt(session, spec, named)
+            }
         }
     }
 

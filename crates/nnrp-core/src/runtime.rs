@@ -1,7 +1,7 @@
 //! The runtime contract (spec §8), as Rust wears it: what executes models, and a model version that it has loaded.
 mod known;
 
-pub use known::{First, Runtimes, Verify};
+pub use known::{First, NamedDimensions, Runtimes, Verify};
 
 use crate::error::{NnrpError, Reason, Result};
 use crate::message::Parameter;

@@ -1,6 +1,6 @@
 //! Dimensions of one symbol have one size (spec §7.10): runtimes find out in the middle of a run, or not at all.
 use crate::error::{NnrpError, Reason, Result};
-use crate::model::{Signature, Symbols};
+use crate::model::{Signature, Symbols, TensorSpec};
 use crate::tensor::Tensor;
 use std::collections::HashMap;
 
@@ -48,6 +48,24 @@ impl Ties {
     }
 }
 
+/// Whether a tensor has open dimensions and its runtime tells no names of them, not even that there are none.
+pub(crate) fn is_unnamed(spec: &TensorSpec) -> bool {
+    spec.symbols.is_empty() && spec.shape.as_ref().is_some_and(|shape| shape.contains(&-1))
+}
+
+/// The signature with these names, by tensor, for what has none; `None` where that changes nothing.
+pub(crate) fn with_names(signature: &Signature, names: &HashMap<String, Vec<Option<String>>>) -> Option<Signature> {
+    let mut named = signature.clone();
+    let mut changed = false;
+    for spec in named.inputs.iter_mut().chain(&mut named.outputs).filter(|spec| is_unnamed(spec)) {
+        let dims = spec.shape.as_deref().unwrap_or_default();
+        let Some(symbols) = names.get(&*spec.name).filter(|symbols| symbols.len() == dims.len()) else { continue };
+        spec.symbols = symbols.iter().zip(dims).map(|(symbol, &dim)| symbol.clone().filter(|_| dim == -1)).collect();
+        changed |= spec.symbols.iter().any(Option::is_some);
+    }
+    changed.then_some(named)
+}
+
 /// Whether a symbol says anything: exporters also write `?`, `-1` or `None` for a size that they do not know, and sums that name another size.
 pub(crate) fn is_name(symbol: &str) -> bool {
     symbol != "None" && symbol.starts_with(|first: char| first.is_alphabetic() || first == '_') && symbol.chars().all(|c| c.is_alphanumeric() || c == '_')
@@ -76,7 +94,6 @@ impl Tie {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TensorSpec;
     use crate::tensor::{Datatype, Shape};
 
     fn spec(name: &str, dims: &[(i64, Option<&str>)]) -> TensorSpec {
@@ -121,7 +138,21 @@ mod tests {
         inputs.push(spec("last", &[(-1, Some("n0_0"))]));
         let ties = Ties::of(&signature(inputs), Symbols::Equal);
         let found: Vec<(&str, usize)> = ties.0.iter().map(|tie| (tie.symbol.as_str(), tie.places.len())).collect();
-        assert_eq!(found, [("n0_0", 2), ("all", 4_000)]);
+        assert_eq!(found, [("n0_0", 2), ("all", 10_000)]);
+    }
+
+    #[test]
+    fn what_a_runtime_does_not_name_has_the_files_names() {
+        let unnamed = |name, dims: &[i64]| TensorSpec { symbols: vec![], ..spec(name, &dims.iter().map(|&dim| (dim, None)).collect::<Vec<_>>()) };
+        let told = Signature { inputs: vec![unnamed("a", &[-1, 4]), spec("b", &[(-1, None)]), unnamed("c", &[-1])], outputs: vec![unnamed("d", &[-1])] };
+        let names = |all: &[(&str, &[&str])]| {
+            all.iter().map(|(name, dims)| ((*name).to_owned(), dims.iter().map(|dim| Some((*dim).to_owned())).collect())).collect::<HashMap<_, _>>()
+        };
+        let named = with_names(&told, &names(&[("a", &["n", "m"]), ("b", &["n"]), ("c", &["n", "m"]), ("d", &["n"])])).unwrap();
+        assert_eq!(named.inputs[0].symbols, [Some("n".to_owned()), None]);
+        assert_eq!((&named.inputs[1].symbols, &named.inputs[2].symbols), (&vec![None], &vec![]));
+        assert_eq!(named.outputs[0].symbols, [Some("n".to_owned())]);
+        assert!(with_names(&told, &names(&[("b", &["n"])])).is_none());
     }
 
     #[test]

@@ -68,6 +68,7 @@ pub fn runtimes(mut library: impl FnMut(&str) -> Option<PathBuf>) -> Runtimes {
     runtimes.add(Arc::new(OpenVino::new(library("openvino"))));
     runtimes.begin_with(own_runtime);
     runtimes.verify_by(digest::check);
+    runtimes.name_dimensions_by(onnx::named_dimensions);
     runtimes
 }
 

@@ -1,10 +1,12 @@
 //! What an ONNX file says of itself, read without a runtime.
 pub(crate) mod division;
+mod signature;
 pub(crate) mod weights;
 
+pub(crate) use signature::{inputs, named_dimensions, symbols};
+
 use crate::format;
-use nnrp_core::error::excerpt;
-use nnrp_core::{Datatype, NnrpError, Reason, Result, TensorSpec};
+use nnrp_core::{Datatype, NnrpError, Reason, Result};
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,36 +56,6 @@ pub fn inspect(path: &Path) -> Result<Value> {
     }
     let (model, byte_size) = read(path)?;
     Ok(model.to_json(byte_size))
-}
-
-/// The names of the inputs' dimensions; `None` when the file cannot be read.
-pub(crate) fn symbols(path: &Path) -> Option<BTreeSet<String>> {
-    let (model, _) = read(path).ok()?;
-    let dims = model.inputs.iter().filter_map(|(_, described)| described.get("shape")?.as_array()).flatten();
-    Some(dims.filter_map(|dim| dim.as_str().map(str::to_owned)).collect())
-}
-
-/// The inputs that a caller has to give, as the file names them: those without a value in the file.
-///
-/// # Errors
-/// `INVALID_MODEL`, also for weights that lie elsewhere than in files beside the model; `NOT_OFFERED` for an input that is no tensor, or whose elements have no datatype.
-pub(crate) fn inputs(path: &Path) -> Result<Vec<TensorSpec>> {
-    let (model, _) = read(path)?;
-    weights::check(path, &model.external)?;
-    let given = model.inputs.iter().filter(|(name, _)| !model.initializers.contains(name));
-    given.map(|(name, described)| input(name, described)).collect()
-}
-
-fn input(name: &str, described: &Map<String, Value>) -> Result<TensorSpec> {
-    let text = described.get("datatype").and_then(Value::as_str);
-    let datatype = text.and_then(Datatype::from_name).ok_or_else(|| {
-        let name = excerpt(name);
-        NnrpError::new(Reason::NotOffered, format!("input '{name}': expected a tensor of a datatype that there is here")).with("input", name)
-    })?;
-    let dims = described.get("shape").and_then(Value::as_array);
-    let shape = dims.map(|dims| dims.iter().map(|dim| dim.as_i64().unwrap_or(-1).max(-1)).collect());
-    let symbols = dims.into_iter().flatten().map(|dim| dim.as_str().map(str::to_owned)).collect();
-    Ok(TensorSpec { name: name.into(), datatype, shape, symbols, ranges: vec![], optional: false })
 }
 
 fn read(path: &Path) -> Result<(Model, u64)> {

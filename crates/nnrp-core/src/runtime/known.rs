@@ -1,8 +1,10 @@
 //! The runtimes that an engine can load with.
-use super::{Isolate, Runtime, Session};
+use super::{Isolate, Runtime, Session, SessionInfo};
 use crate::error::{NnrpError, Reason, Result};
-use crate::model::{Isolation, ModelSpec};
+use crate::model::{Isolation, ModelSpec, Signature};
+use crate::symbols::{is_unnamed, with_names};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +14,9 @@ pub type First = fn(&Path) -> Option<&'static str>;
 /// Refuses a file or folder that does not have that digest.
 pub type Verify = fn(&Path, &str) -> Result<()>;
 
+/// Tells the names of the dimensions of inputs and outputs, by tensor, that a file of that format has; none where nobody knows.
+pub type NamedDimensions = fn(&Path, &str) -> HashMap<String, Vec<Option<String>>>;
+
 /// The runtimes of an engine, by name.
 #[derive(Clone, Default)]
 pub struct Runtimes {
@@ -19,6 +24,7 @@ pub struct Runtimes {
     isolate: Option<Arc<dyn Isolate>>,
     first: Option<First>,
     verify: Option<Verify>,
+    dimensions: Option<NamedDimensions>,
 }
 
 impl Runtimes {
@@ -37,6 +43,17 @@ impl Runtimes {
     /// Looks at the digests that descriptions say this way, from now on.
     pub fn verify_by(&mut self, verify: Verify) {
         self.verify = Some(verify);
+    }
+
+    /// Looks this way for the names of dimensions that a runtime does not tell, from now on.
+    pub fn name_dimensions_by(&mut self, dimensions: NamedDimensions) {
+        self.dimensions = Some(dimensions);
+    }
+
+    /// The signature with the file's own names of dimensions, where the runtime tells none of them and the file has some.
+    pub(crate) fn with_names(&self, path: &Path, info: &SessionInfo) -> Option<Signature> {
+        let dimensions = self.dimensions.filter(|_| info.signature.inputs.iter().any(is_unnamed))?;
+        with_names(&info.signature, &dimensions(path, &info.format))
     }
 
     /// Refuses a model that is no longer what it was when it was described. To be asked in the process that loads it, at each load.

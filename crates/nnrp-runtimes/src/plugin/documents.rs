@@ -155,7 +155,7 @@ fn spec(told: TensorTold) -> std::result::Result<TensorSpec, String> {
         return Err(format!("name: expected 1 to {NAME_LIMIT} bytes without control characters, got '{}'", excerpt(&plain(&name))));
     }
     let datatype = Datatype::from_name(&datatype).ok_or_else(|| format!("unknown datatype '{}'", excerpt(&datatype)))?;
-    let mut symbols: Vec<Option<String>> = symbols.iter().map(|symbol| symbol.as_deref().map(plain)).collect();
+    let symbols: Vec<Option<String>> = symbols.iter().map(|symbol| symbol.as_deref().map(plain)).collect();
     if let Some(shape) = &shape
         && (shape.len() > DIMENSION_LIMIT || shape.iter().any(|dim| *dim < -1))
     {
@@ -165,6 +165,5 @@ fn spec(told: TensorTold) -> std::result::Result<TensorSpec, String> {
     if symbols.len() != rank && !symbols.is_empty() {
         return Err(format!("symbols: expected one for each dimension, {rank}, got {}", symbols.len()));
     }
-    symbols.resize(rank, None);
     Ok(TensorSpec { name: name.into(), datatype, shape: shape.map(|shape| Shape::from_slice(&shape)), symbols, ranges: vec![], optional })
 }
