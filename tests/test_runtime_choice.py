@@ -14,6 +14,7 @@ import pytest
 
 import nnrp
 from nnrp.errors import (
+    DeviceNotFound,
     FileNotFound,
     InvalidModel,
     InvalidOption,
@@ -43,6 +44,16 @@ def test_a_name_that_nobody_has_is_answered_with_those_that_there_are(double_fil
     with pytest.raises(NoRuntime, match=r"runtime 'nope' is not installed: expected one of onnxruntime, openvino, callable, .*tract") as several:
         nnrp.load(double_file, runtime=["nosuch", "nope"])
     assert all("tract" in one["message"] for one in several.value.details["tried"])
+
+
+@pytest.mark.parametrize(("runtime", "isolation"), [*((name, "none") for name in ("onnxruntime", "openvino", "tract", "reference")), ("tract", "process")])
+def test_a_device_may_have_its_runtimes_name_before_it(double_file: Path, runtime: str, isolation: nnrp.engine.Isolation) -> None:
+    session = nnrp.load(double_file, runtime=runtime, device=f"{runtime}:cpu", isolation=isolation).session
+    assert session is not None
+    assert session.device == "cpu"
+    for other in ("cuda:0", f"{runtime}:cuda:0", "other:cpu", f"{runtime}:"):
+        with pytest.raises(DeviceNotFound):
+            nnrp.load(double_file, runtime=runtime, device=other, isolation=isolation)
 
 
 def test_without_a_wish_a_file_is_given_to_its_formats_own_runtime(tmp_path: Path, double_file: Path) -> None:

@@ -4,6 +4,7 @@ use crate::error::{NnrpError, Reason, Result, excerpt};
 use crate::model::{Isolation, ModelSpec};
 use crate::runtime::{Runtime, Runtimes, Session};
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A runtime that was asked to load a model, and why it did not.
@@ -81,6 +82,7 @@ impl Runtimes {
     }
 
     fn load_and_look(&self, runtime: &dyn Runtime, spec: &ModelSpec) -> Result<Box<dyn Session>> {
+        let spec = &*with_own_device(runtime.name(), spec);
         let session = self.load_by(runtime, spec)?;
         match &spec.format {
             Some(expected) if *expected != session.info().format => {
@@ -101,6 +103,15 @@ impl Runtimes {
         let got = excerpt(name);
         NnrpError::new(Reason::RuntimeNotInstalled, format!("runtime '{got}' is not installed: expected one of {known:?}")).with("runtime", got)
     }
+}
+
+/// The description with the device by the runtime's own name for it, where it says `RUNTIME:DEVICE` (spec §8.6).
+fn with_own_device<'s>(runtime: &str, spec: &'s ModelSpec) -> Cow<'s, ModelSpec> {
+    let device = spec.device.split_at_checked(runtime.len()).filter(|(prefix, _)| prefix.eq_ignore_ascii_case(runtime));
+    let device = device.and_then(|(_, device)| device.strip_prefix(':'));
+    // A number is one of several devices of that name.
+    let device = device.filter(|device| device.bytes().any(|byte| !byte.is_ascii_digit()));
+    device.map_or(Cow::Borrowed(spec), |device| Cow::Owned(ModelSpec { device: device.to_owned(), ..spec.clone() }))
 }
 
 #[cold]
@@ -214,6 +225,26 @@ mod tests {
         let there = ["good-onnx", "good-tflite"];
         assert_eq!(choose(&there, "", Some("tflite")).unwrap(), ("good-tflite".into(), vec!["INVALID_MODEL".into()]));
         assert!(choose(&there, "good-onnx", Some("tflite")).unwrap_err().is(Reason::InvalidModel));
+    }
+
+    #[test]
+    fn a_device_may_have_its_runtimes_name_before_it() {
+        for (asked, device) in [
+            ("tiny:cpu", "cpu"),
+            ("TINY:GPU.1", "GPU.1"),
+            ("tiny:auto", "auto"),
+            ("tiny:AUTO:GPU,CPU", "AUTO:GPU,CPU"),
+            ("tiny:0", "tiny:0"),
+            ("tiny:", "tiny:"),
+            ("tiny", "tiny"),
+            ("tinycpu", "tinycpu"),
+            ("other:cpu", "other:cpu"),
+            ("auto", "auto"),
+            ("tin\u{e9}:cpu", "tin\u{e9}:cpu"),
+        ] {
+            let spec = ModelSpec { device: asked.into(), ..ModelSpec::new("model", "model") };
+            assert_eq!(with_own_device("tiny", &spec).device, device, "{asked}");
+        }
     }
 
     #[test]

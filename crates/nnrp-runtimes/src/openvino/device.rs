@@ -64,11 +64,10 @@ impl Device {
 
 fn parse(asked: &str, available: &[String]) -> Option<Device> {
     let name = asked.to_ascii_uppercase();
-    let name = name.strip_prefix("OPENVINO:").unwrap_or(&name);
-    let (kind, list) = name.split_once(':').map_or((name, None), |(kind, list)| (kind, Some(list)));
+    let (kind, list) = name.split_once(':').map_or((&*name, None), |(kind, list)| (kind, Some(list)));
     let over = OVER_OTHERS.contains(&kind).then(|| CString::new(kind).ok()).flatten();
     let parts: Vec<String> = match (&over, list) {
-        (None, None) => vec![name.to_owned()],
+        (None, None) => vec![name.clone()],
         (None, Some(_)) => return None,
         (Some(_), None) => available.to_vec(),
         // `-GPU` leaves one out, `CPU(4)` says how many runs at once.
@@ -97,10 +96,10 @@ mod tests {
     }
 
     #[test]
-    fn a_device_goes_by_openvinos_name_with_or_without_the_runtimes() {
+    fn a_device_goes_by_openvinos_name() {
         assert_eq!(parts("npu"), Some(vec!["NPU".to_owned()]));
-        assert_eq!(parts("openvino:GPU"), Some(vec!["GPU".to_owned()]));
-        assert_eq!(parts("openvino:GPU.1"), Some(vec!["GPU.1".to_owned()]));
+        assert_eq!(parts("GPU"), Some(vec!["GPU".to_owned()]));
+        assert_eq!(parts("gpu.1"), Some(vec!["GPU.1".to_owned()]));
         assert_eq!(parts("NPU.0"), Some(vec!["NPU.0".to_owned()]));
         assert_eq!(parts("AUTO:GPU,-NPU,CPU(2)"), Some(vec!["GPU".to_owned(), "CPU".to_owned()]));
         assert_eq!(parts("hetero").map(|parts| parts.len()), Some(4));
