@@ -51,11 +51,13 @@ impl Kept {
         }
         let mut hash = Sha256::new();
         add_file(&mut hash, model).map_err(|error| format::refused(&error))?;
-        // Weights beside the model may be gigabytes: their sizes and times stand for them.
+        // Weights beside the model may be gigabytes, and are read all the same: neither their sizes nor their times tell that they are others.
         let (beside, external) = (model.parent().unwrap_or(Path::new("")), onnx::weights::files(model));
         for weights in &external {
-            let told = std::fs::metadata(beside.join(weights)).map_err(|error| format::refused(&error))?;
-            hash.update(format!("{weights} {} {:?}", told.len(), told.modified().ok()));
+            let place = beside.join(weights);
+            let byte_size = std::fs::metadata(&place).map_err(|error| format::refused(&error))?.len();
+            hash.update(format!("{weights} {byte_size}\0"));
+            add_file(&mut hash, &place).map_err(|error| format::refused(&error))?;
         }
         hash.update(format!("{settings} {} {}", std::env::consts::ARCH, processor()));
         let name = hash.finalize().iter().fold(String::new(), |mut name, byte| {

@@ -72,6 +72,26 @@ fn weights_beside_a_model_are_kept_beside_the_optimised_one() {
 }
 
 #[test]
+fn other_weights_of_the_same_size_and_time_are_other_weights() {
+    let (folder, models) = (Folder::new("other-weights"), Folder::new("models"));
+    let (copy, weights) = (models.0.join("external.onnx"), models.0.join("weights.bin"));
+    for file in [&copy, &weights] {
+        std::fs::copy(model("external").with_file_name(file.file_name().unwrap()), file).unwrap();
+    }
+    let kept = || onnxruntime().load(&spec(&copy, json!({"optimized_model_cache": folder.0}))).unwrap();
+    let answer = |session: &dyn Session| values(&run(session, &[Some(f32s(&[512], &[1.0; 512]))], &[0]).unwrap()[0]);
+    let (first, was) = (kept(), std::fs::metadata(&weights).unwrap());
+    let (was_kept, answered) = (how(&*first).to_owned(), answer(&*first));
+    // It may read its weights where they lie.
+    drop(first);
+    std::fs::write(&weights, 1.0_f32.to_ne_bytes().repeat(was.len() as usize / 4)).unwrap();
+    std::fs::File::options().write(true).open(&weights).unwrap().set_modified(was.modified().unwrap()).unwrap();
+    let second = kept();
+    assert_eq!((&*was_kept, how(&*second)), ("written", "written"));
+    assert_ne!(answered, answer(&*second));
+}
+
+#[test]
 fn a_kept_model_that_cannot_be_read_is_made_again() {
     let folder = Folder::new("again");
     kept_in(&folder, "double", json!({}));
