@@ -166,6 +166,8 @@ def test_a_description_that_was_fetched_allows_itself_nothing(tmp_path: Path, mo
         ("options = {allow_code = true}", "options.allow_code"),
         (f"options = {{optimized_model_cache = '{tmp_path}'}}", "options.optimized_model_cache"),
         ("options = {profile_file_prefix = 'trace'}", "options.profile_file_prefix"),
+        ("options = {enable_profiling = true}", "options.enable_profiling"),
+        ("options = {log_severity_level = 0}", "options.log_severity_level"),
         ("options = {session = {'any' = '../out'}}", "options.session"),
         (f"path = '{here}'", "path"),
         ("path = '../../../../made.onnx'", "path"),

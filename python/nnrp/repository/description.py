@@ -19,6 +19,8 @@ FILE = "model.toml"
 PINNED = "verified"
 #: Options that name files, whatever their runtime, and those that say names of tensors.
 _FILES, _NAMES = re.compile("cache|path|dir|folder|file|librar", re.IGNORECASE), ("inputs", "outputs")
+#: Options that have files or log lines written, whatever their values.
+_WRITES = ("enable_profiling", "log_severity_level")
 #: A text that leads elsewhere than below the folder it stands in.
 _ELSEWHERE = re.compile(r"[/\\~]|[A-Za-z]:|\w+://|(?:.*[/\\])?\.\.(?:[/\\]|$)", re.DOTALL)
 
@@ -61,13 +63,13 @@ def check_options(said: Any) -> None:
     """Refuse options that a fetched description must not give itself.
 
     Raises:
-        InvalidOption: one allows what runs its maker's code, or names a file elsewhere than in what was fetched.
+        InvalidOption: one allows what runs its maker's code, has files or log lines written, or names a file elsewhere than in what was fetched.
     """
     if not isinstance(said, Foreign):
         return
     for name, value in said.items():
         granted = name.startswith("allow_") and value is not False
-        if granted or (name not in _NAMES and any(_leads_away(key, text) for key, text in _texts(name, value))):
+        if granted or name in _WRITES or (name not in _NAMES and any(_leads_away(key, text) for key, text in _texts(name, value))):
             path = f"options.{name[:96]}"
             message = f"{FILE}: {path}: a description that was fetched must not say this: expected it at the call, or not at all"
             raise InvalidOption(message, path=path, expected="said at the call, or not at all", got=f"{value!r:.96}")
