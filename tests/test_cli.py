@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from test_archives import zipped
 from zoo import identity, repository
 
+import nnrp
 from nnrp.cli import show
 
 NNRP = Path(sys.executable).with_name("nnrp")
@@ -144,6 +146,38 @@ def test_inspect_takes_what_a_model_is_loaded_from(tmp_path: Path, folder: Path)
     assert "INVALID_OPTION" in run("inspect", folder, status=1)
     (tmp_path / "nothing").mkdir()
     assert "nothing" in run("inspect", tmp_path / "nothing", status=1)
+
+
+def test_names_in_a_file_are_no_commands_for_a_terminal(tmp_path: Path) -> None:
+    path, name = tmp_path / "names.onnx", "\x1b[31mred\x9b2J\u202e"
+    identity(path)
+    model = onnx.load(path)
+    model.graph.input[0].name = model.graph.node[0].input[0] = name
+    onnx.save(model, path)
+    server = Serving(path)
+    asked = ("inspect", path), ("compare", path, "--runtimes", "onnxruntime,reference", "--seconds", "0"), ("models", server.about["http"])
+    try:
+        for words in asked:
+            for further in ((), ("--json",)):
+                assert not set(run(*words, *further)) & {"\x1b", "\x9b", "\u202e"}
+    finally:
+        server.stop()
+    assert not set(repr(nnrp.load(path))) & {"\x1b", "\x9b", "\u202e"}
+    told = json.loads(run("inspect", path, "--json"))
+    assert told["signature"]["inputs"][0]["name"] == name
+
+
+def test_which_runtime_was_taken_and_why_no_other_is_said(folder: Path) -> None:
+    file = folder / "two_by_two" / "1" / "model.onnx"
+    asked = ("infer", file, "--runtime", "tensorrt,openvino", "--input", "a=[1]", "--input", "b=[2]")
+    assert "Note: 'two_by_two' runs on openvino: " in run(*asked)
+    session = json.loads(run(*asked, "--json"))["session"]
+    assert (session["runtime"], session["chosen"]["not_taken"][0]["runtime"], session["settings"]["precision"]) == ("openvino", "tensorrt", "strict")
+    server = Serving(file, "--runtime", "tensorrt,onnxruntime", "--isolation", "process")
+    (model,) = server.about["models"]
+    assert server.stop() == 0
+    assert model["session"]["chosen"]["not_taken"][0]["runtime"] == "tensorrt"
+    assert model["session"]["settings"]["isolation"] == "process"
 
 
 def test_version_names_the_runtimes() -> None:

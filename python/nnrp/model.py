@@ -285,9 +285,11 @@ class Model(_nnrp.Model):
         return told
 
     def __repr__(self) -> str:
+        from nnrp.runtimes.package import plain
+
         takes, gives = (", ".join(f"{spec.name}: {spec.datatype}{list(spec.shape)}" for spec in side) for side in (self.inputs, self.outputs))
         version = f" version {self.version}" if self.version else ""
-        return f"<nnrp.Model {self.name}{version} ({takes}) → ({gives}), {'remote' if self.engine is None else 'in process'}>"
+        return plain(f"<nnrp.Model {self.name}{version} ({takes}) → ({gives}), {'remote' if self.engine is None else 'in process'}>")
 
 
 def _spec(told: Mapping[str, Any], optional: bool = False) -> TensorSpec:

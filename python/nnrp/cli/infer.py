@@ -209,12 +209,15 @@ def _print(model: nnrp.Model, answer: dict[str, Any], elapsed: float, as_json: b
         datatypes = {spec.name: spec.datatype for spec in model.outputs}
         outputs = [{"name": name, "datatype": datatypes[name], "shape": list(value.shape), "data": _plain(value)} for name, value in answer.items()]
         version = {"model_version": answered} if (answered := model._answered()) else {}
-        show.document({"model_name": model.name, **version, "elapsed_ms": round(elapsed * 1e3, 3), "outputs": outputs})
+        how = {"session": session} if (session := show.session(model)) else {}
+        show.document({"model_name": model.name, **version, "elapsed_ms": round(elapsed * 1e3, 3), "outputs": outputs, **how})
         return
     with numpy.printoptions(threshold=24, edgeitems=4, precision=6):
         rows = [[name, str(value.dtype), str(list(value.shape)), " ".join(str(value).split())] for name, value in answer.items()]
     show.table(["output", "type", "shape", "values"], rows)
     print(f"{model.name} version {model._answered() or 'latest'}, {elapsed * 1e3:.2f} ms")
+    for line in show.not_taken(model):
+        print(line)
 
 
 def _plain(value: Any) -> list[Any]:

@@ -37,7 +37,7 @@ def inspect(model: str, tries: bool, timeout: float, as_json: bool) -> None:
     if as_json:
         show.document(about)
         return
-    print(f"{file.name}: {about['format']}, {about['byte_size']:,} bytes")
+    print(f"{plain(file.name)}: {about['format']}, {about['byte_size']:,} bytes")
     rows = [
         [kind, t["name"], t.get("datatype") or t.get("type", "unknown"), _shape(t)]
         for kind in ("input", "output")
@@ -49,7 +49,7 @@ def inspect(model: str, tries: bool, timeout: float, as_json: bool) -> None:
     facts = {**{key: value for key, value in about.items() if key not in ("signature", "format", "byte_size", "needs", "tried")}, **about.get("needs", {})}
     for key, value in facts.items():
         if value not in ("", None, [], {}):
-            print(f"{key.replace('_', ' '):15} {_text(value)}")
+            print(plain(f"{key.replace('_', ' '):15} {_text(value)}"))
     if tries:
         print()
         show.table(["runtime", "loads", "seconds", ""], [[one["runtime"], *_outcome(one)] for one in about["tried"]])

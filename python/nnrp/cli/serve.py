@@ -113,20 +113,29 @@ def _not_served(error: NnrpError) -> None:
 
 
 def _announce(engine: nnrp.Engine, server: nnrp.Server, as_json: bool) -> None:
-    models = [model.metadata() | {"version": model.version} for model in engine.models()]
+    loaded = engine.models()
+    models = [model.metadata() | {"version": model.version, "session": show.session(model)} for model in loaded]
     exposed = _exposed(engine)
     if as_json:
         print(json.dumps({"http": server.http_url, "grpc": server.grpc_url, "models": models, "exposed": list(exposed)}), flush=True)
         return
-    rows = [[m["name"], m["version"], m["platform"], show.signature(m["inputs"]), show.signature(m["outputs"])] for m in models]
-    show.table(["model", "version", "platform", "inputs", "outputs"], rows)
+    rows = [[m["name"], m["version"], m["platform"], _holds(m["session"]), show.signature(m["inputs"]), show.signature(m["outputs"])] for m in models]
+    show.table(["model", "version", "platform", "runs on", "inputs", "outputs"], rows)
     print(f"REST  {server.http_url}\ngRPC  {server.grpc_url}\n")
+    if notes := [line for model in loaded for line in show.not_taken(model)]:
+        print("\n".join(notes) + "\n")
     if exposed:
         by = ", ".join(dict.fromkeys(exposed.values()))
         print(f"Note: the values of a request can end this process, by {by} ({', '.join(exposed)}): --isolation process keeps the server alive\n")
     print(f"Try:  nnrp models {server.http_url}")
     print(f"      curl {server.http_url}/v2/models/{models[0]['name'] if models else 'NAME'}")
     print("Stop with Ctrl-C; requests in flight are answered first, a second one ends them.", flush=True)
+
+
+def _holds(session: dict[str, Any]) -> str:
+    """Say in a few words what holds of the settings that were asked for."""
+    settings = session.get("settings", {})
+    return " ".join(str(one) for one in (session.get("device"), settings.get("precision"), settings.get("isolation") and "in a process of its own") if one)
 
 
 def _exposed(engine: nnrp.Engine) -> dict[str, str]:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nnrp.errors import NnrpError
 from nnrp.runtimes.package import plain
 
+if TYPE_CHECKING:
+    from nnrp import Model
+
+#: What JSON leaves as it is, and a terminal takes for more than text.
+_CONTROL = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 #: Most tensors of a signature that a table shows; ``nnrp inspect`` and ``--json`` tell them all.
 SHOWN = 4
 
@@ -26,7 +32,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     from rich.console import Console
     from rich.table import Table
 
-    lines = [[str(cell) for cell in row] for row in rows]
+    # A name in a file may be anything.
+    lines = [[plain(str(cell)) for cell in row] for row in rows]
     grid = Table(*columns, title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for index, column in enumerate(grid.columns):
         cells = [line[index] for line in lines]
@@ -59,7 +66,22 @@ def stop_at_once() -> None:
 
 def document(value: Any) -> None:
     """Print one JSON document."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    print(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def session(model: Model) -> dict[str, Any]:
+    """Tell how a model of this process was loaded: by what, on which device, with which settings, and why not by those that were asked before."""
+    loaded = model.session
+    if loaded is None:
+        return {}
+    return {"runtime": loaded.runtime, "version": loaded.version, "device": loaded.device, "settings": loaded.settings, "chosen": loaded.chosen}
+
+
+def not_taken(model: Model) -> list[str]:
+    """Say in a line each why a runtime that was asked before did not load a model of this process."""
+    loaded = model.session
+    passed_over = loaded.chosen["not_taken"] if loaded else ()
+    return [plain(f"Note: '{model.name}' runs on {loaded.runtime}: {one['message']} ({one['reason']})") for one in passed_over if loaded]
 
 
 def signature(tensors: Sequence[Any]) -> str:

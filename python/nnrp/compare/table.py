@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from nnrp.runtimes.package import plain
+
 from .difference import Difference
 from .report import VERDICTS, Report, Result
 
@@ -28,9 +30,9 @@ def write(report: Report, color: bool, width: int | None) -> str:
     with console.capture() as shown:
         console.print(grid)
         for heading, lines in _notes(report):
-            console.print(Text(heading, "bold"))
+            console.print(Text(plain(heading), "bold"))
             for line in lines:
-                console.print(Text(f"  {line}"))
+                console.print(Text(plain(f"  {line}")))
     return "\n".join(line.rstrip() for line in shown.get().strip("\n").splitlines())
 
 
@@ -41,7 +43,7 @@ def _row(result: Result, fastest: bool) -> Sequence[Text]:
     load = "" if result.load_s is None else f"{result.load_s:.2f}"
     memory = "" if result.memory_bytes is None else f"{result.memory_bytes / 1e6:.1f}"
     timed = Text(f"* {p50}", "bold green") if fastest else Text(p50)
-    return [Text(result.name), Text(VERDICTS[result.verdict], style), *map(Text, errors), timed, *map(Text, (p99, load, memory))]
+    return [Text(plain(result.name)), Text(VERDICTS[result.verdict], style), *map(Text, errors), timed, *map(Text, (p99, load, memory))]
 
 
 def _notes(report: Report) -> list[tuple[str, list[str]]]:
