@@ -25,7 +25,7 @@ ATTACKS = Path(__file__).resolve().parent.parent / "spec" / "vectors" / "attacks
 GROWTH_MB = 400
 
 
-HTTP = {name: code["http"] for name, code in tomllib.loads((ATTACKS.parents[1] / "errors.toml").read_text())["codes"].items()}
+ERRORS = tomllib.loads((ATTACKS.parents[1] / "errors.toml").read_text())
 
 
 def _vectors(form: str) -> list[Any]:
@@ -104,7 +104,7 @@ def test_rest_attack(attack: dict[str, Any], rest: http.client.HTTPConnection) -
     error = json.loads(answer.read())
     assert answer.headers["Content-Type"] == "application/json"
     assert (error["code"], error["reason"]) == (attack["error"]["code"], attack["error"]["reason"]), error
-    assert answer.status == HTTP[error["code"]]
+    assert answer.status == ERRORS["reasons"][error["reason"]].get("http", ERRORS["codes"][error["code"]]["http"])
     _good(rest)
 
 

@@ -1,5 +1,6 @@
 //! The methods of `inference.GRPCInferenceService` that this server offers.
 use super::{Service, health};
+use crate::codec::check_elements;
 use crate::codec::proto;
 use crate::codec::proto::messages as m;
 use crate::frame::grpc::{self, Parts};
@@ -93,7 +94,9 @@ pub(super) async fn receive(service: &Service, engine: Option<&Arc<Engine>>, req
 }
 
 async fn infer(service: &Service, message: Bytes, received: Instant, deadline: Option<Instant>) -> Result<Parts> {
-    let mut request = proto::decode_request(proto::read_request(message, service.shared.settings.max_body_bytes)?, received)?;
+    let limit = service.shared.settings.max_body_bytes;
+    let mut request = proto::decode_request(proto::read_request(message, limit)?, received)?;
+    check_elements(&request, limit)?;
     request.deadline = [request.deadline, deadline].into_iter().flatten().min();
     let mut answer = service.shared.engine.infer_async(request);
     let response = match answer.take_ready() {

@@ -1,7 +1,7 @@
 //! `ModelStreamInfer`: any number of requests and their answers over one call (spec §4.8).
 use super::Service;
 use super::outgoing::{Framed, Hold, Outgoing, Sent};
-use crate::codec::proto;
+use crate::codec::{check_elements, proto};
 use crate::frame::grpc::{Bounds, GRPC};
 use crate::frame::messages::Messages;
 use crate::frame::{status, streamed, timeout};
@@ -248,9 +248,11 @@ impl Flights {
 
 impl Flight {
     fn ask(&mut self, service: &Service, message: Bytes, deadline: Option<Instant>) -> Result<Coming> {
-        let message = proto::read_request(message, service.shared.settings.max_body_bytes)?;
+        let limit = service.shared.settings.max_body_bytes;
+        let message = proto::read_request(message, limit)?;
         self.id = (!message.id.is_empty()).then(|| message.id.as_str().into());
         let mut request = proto::decode_request(message, Instant::now())?;
+        check_elements(&request, limit)?;
         request.deadline = [request.deadline, deadline].into_iter().flatten().min();
         self.empty_final = streamed::wants_empty_final(&request.parameters);
         let engine = &service.shared.engine;

@@ -3,6 +3,7 @@ mod reply;
 mod route;
 
 use crate::buffer::{PLACED_FROM, Pool};
+use crate::codec::check_elements;
 use crate::codec::rest::{decode_raw_request, decode_request, encode_response};
 use crate::frame::body::{self, Bounds, JSON_SIZE, number};
 use crate::io::{Activity, Socket};
@@ -189,6 +190,7 @@ impl Connection {
             (engine.infer_async(request), wanted)
         } else {
             let (request, wanted) = decode_request(name, version, &bytes, json_size, received)?;
+            check_elements(&request, self.shared.settings.max_body_bytes)?;
             (engine.infer_async(request), wanted)
         };
         drop(bytes);

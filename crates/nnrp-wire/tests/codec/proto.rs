@@ -2,6 +2,7 @@
 use bytes::Bytes;
 use nnrp_core::tensor::{bytes_elements, push_bytes_element};
 use nnrp_core::{Datatype, Input, Output, Parameter, Reason, Request, Response, Result, Tensor};
+use nnrp_wire::codec::check_elements;
 use nnrp_wire::codec::proto;
 use proptest::prelude::*;
 use prost::Message;
@@ -27,6 +28,7 @@ fn vectors(folder: &str) -> Vec<(String, Value)> {
 fn decode_request(message: impl Into<Bytes>, limit: usize) -> Result<Request<'static, 'static>> {
     let now = Instant::now();
     let mut request = proto::decode_request(proto::read_request(message.into(), limit)?, now)?;
+    check_elements(&request, limit)?;
     request.settle(now).map(|()| request)
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use nnrp_core::tensor::{Datatype, Shape, Tensor};
 use nnrp_core::{Input, NnrpError, Output, Parameter, Request, Response, Signature, TensorSpec};
+use nnrp_wire::codec::check_elements;
 use nnrp_wire::codec::rest::{Wanted, decode_raw_request, decode_request, decode_response};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -69,6 +70,7 @@ pub(crate) fn decode(vector: &Vector) -> Result<Value, NnrpError> {
         ("request", Some(0)) => decode_raw_request("m", "", body, signature).map(|(request, wanted)| tell_request(&request, &wanted, received)),
         ("request", size) => {
             let (mut request, wanted) = decode_request("m", "", body, size, received)?;
+            check_elements(&request, 64 << 20)?;
             request.settle(received)?;
             Ok(tell_request(&request, &wanted, received))
         }
