@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -105,3 +106,23 @@ def test_outputs_beyond_the_setting_are_refused_and_cost_nothing_afterwards() ->
     for wrong in (0, -1, 1 << 64):
         with pytest.raises(InvalidOption, match="max_output_bytes"):
             nnrp.Engine(max_output_bytes=wrong)
+
+
+def peak_mb(model: nnrp.Model) -> float:
+    """The most memory that the process of a model has had."""
+    status = Path(f"/proc/{process(model)['id']}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def test_outputs_beyond_the_setting_are_there_once_at_most_and_of_fixed_shapes_not_at_all() -> None:
+    engine = nnrp.Engine(max_output_bytes=1 << 20)
+    model = load_into(engine, "large")
+    before = peak_mb(model)
+    with pytest.raises(RunFailed, match="expected at most the 1048576"):
+        model(np.float32([64 << 20]))
+    assert 256 <= peak_mb(model) - before < 384
+
+    fixed = load_into(engine, "crashing", outputs={"y": ["FP32", [1 << 19]]})
+    with pytest.raises(RunFailed, match="outputs of 2097152 bytes: expected at most the 1048576"):
+        fixed(np.float32([]))
+    assert process(fixed)["restarts"] == 0

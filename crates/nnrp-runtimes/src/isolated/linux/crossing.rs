@@ -3,6 +3,7 @@ use super::frame::Aside;
 use super::futex;
 use super::inputs::Block;
 use super::life::{Kept, Life, Sat};
+use super::output::check_size;
 use super::region::{BLOCKS, Piece, reply_arena};
 use super::seat::{NUDGE, Seat, Spot, ask_room, reply_room};
 use super::words::{ANSWER, END, ERROR, MOST_WORDS, OUTPUTS, Placed, Reader, Words, say};
@@ -225,10 +226,7 @@ impl Life {
             return Err(nonsense());
         };
         let byte_size: usize = all.iter().map(|placed| placed.byte_size).sum();
-        if byte_size > self.max_output_bytes {
-            self.discard(spot, room);
-            return Err(self.too_large(byte_size));
-        }
+        check_size(self.runtime, self.max_output_bytes, byte_size).inspect_err(|_| _ = self.discard(spot, room))?;
         // All of them first, so that what they lie in is given back whatever is wrong with one.
         let tensor = |placed: Placed| {
             let bytes = self.take(room, &placed)?;
@@ -239,13 +237,6 @@ impl Life {
             check_output(self.runtime, signature.outputs.get(index).ok_or_else(nonsense)?, tensor)?;
         }
         Ok(tensors)
-    }
-
-    #[cold]
-    fn too_large(&self, byte_size: usize) -> NnrpError {
-        let (runtime, expected) = (self.runtime, self.max_output_bytes);
-        let message = format!("runtime {runtime}: outputs of {byte_size} bytes: expected at most the {expected} that a process may give at once");
-        NnrpError::new(Reason::RunFailed, message).with("runtime", runtime).with("expected", expected).with("got", byte_size)
     }
 
     fn words(&self, spot: &Spot, room: &Range<usize>) -> Option<Words> {

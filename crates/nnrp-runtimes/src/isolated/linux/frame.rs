@@ -14,8 +14,8 @@ const CHUNK: usize = 64 << 10;
 /// From the engine.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Load this; said first.
-    Load(Box<ModelSpec>),
+    /// Load this, whose outputs of a run have no more bytes; said first.
+    Load(Box<ModelSpec>, usize),
     /// Nobody waits for that run any more.
     Stop { seat: usize, run: u32 },
     /// Something that a session may offer.

@@ -114,7 +114,7 @@ impl<'a> Giver<'a> {
         if let Some(block) = self.blocks[self.given as usize % AHEAD].take() {
             self.host.region.table().freed[block].store(1, Ordering::Release);
         }
-        Laid::new(&self.host.region, &self.host.blocks, answer_room(self.seat, self.given))
+        self.host.laid(answer_room(self.seat, self.given))
     }
 
     fn say(&mut self, Said { at, count, block }: Said) {

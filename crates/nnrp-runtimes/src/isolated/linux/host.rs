@@ -13,6 +13,7 @@ use nnrp_core::{Concurrency, Control, Data, ModelSpec, NnrpError, Outputs, Param
 use parking_lot::{Condvar, Mutex};
 use smallvec::{SmallVec, smallvec};
 use std::io;
+use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,7 +34,7 @@ pub fn host(descriptors: [RawFd; 2], load: impl FnOnce(&ModelSpec) -> Result<Box
     let [socket, memory] = descriptors.map(adopt);
     let (stream, region) = (UnixStream::from(socket?), Arc::new(Region::open(&memory?)?));
     let mut incoming = Incoming::default();
-    let Some(Order::Load(spec)) = next(&stream, &mut incoming)? else { return Ok(()) };
+    let Some(Order::Load(spec, max_output_bytes)) = next(&stream, &mut incoming)? else { return Ok(()) };
     let session = match catch_unwind(AssertUnwindSafe(|| load(&spec))).unwrap_or_else(|_panic| Err(panicked())) {
         Ok(session) => session,
         Err(error) => return write(&mut &stream, &Word::Refused(error.to_json())),
@@ -41,6 +42,7 @@ pub fn host(descriptors: [RawFd; 2], load: impl FnOnce(&ModelSpec) -> Result<Box
     let told = told(&*session);
     let host = Arc::new(Host {
         session,
+        max_output_bytes,
         blocks: Mutex::new(Blocks::default()),
         region,
         running: [const { Mutex::new(Running { run: 0, stop: None, stopped: 0 }) }; SEATS],
@@ -56,7 +58,7 @@ pub fn host(descriptors: [RawFd; 2], load: impl FnOnce(&ModelSpec) -> Result<Box
         match order {
             Order::Stop { seat, run } => host.stop(seat, run),
             Order::Ask { number, want } => host.clone().ask(number, want)?,
-            Order::Load(_) => return Err(io::Error::other("a second model")),
+            Order::Load(..) => return Err(io::Error::other("a second model")),
             Order::Close => break,
         }
     }
@@ -102,6 +104,8 @@ fn told(session: &dyn Session) -> Told {
 
 pub(super) struct Host {
     pub(super) session: Box<dyn Session>,
+    /// Most bytes of all outputs of a run.
+    max_output_bytes: usize,
     pub(super) region: Arc<Region>,
     pub(super) blocks: Mutex<Blocks>,
     running: [Mutex<Running>; SEATS],
@@ -168,7 +172,7 @@ impl Host {
                 self.region.table().freed[block].store(1, Ordering::Release);
             }
             // Ended only once it was replied, for that takes its time too.
-            let (mut laid, mut asked) = (Laid::new(&self.region, &self.blocks, reply_room(seat)), Asked::default());
+            let (mut laid, mut asked) = (self.laid(reply_room(seat)), Asked::default());
             let ran = self.run(seat, run, &mut asked, &laid);
             let said = ran.as_ref().map_err(NnrpError::clone).and_then(|outputs| laid.outputs(outputs));
             let Said { at, count, block } = said.unwrap_or_else(|error| laid.error(&error));
@@ -180,6 +184,11 @@ impl Host {
             answered = Instant::now();
             took = answered - begun;
         }
+    }
+
+    /// A reply that is begun, with a room for what is small.
+    pub(super) fn laid(&self, room: Range<usize>) -> Laid<'_> {
+        Laid::new(&self.region, &self.blocks, room, self.session.info().runtime, self.max_output_bytes)
     }
 
     /// Runs what is asked.

@@ -63,8 +63,26 @@ fn no_place(byte_size: usize) -> NnrpError {
     NnrpError::new(Reason::RunFailed, format!("outputs of {byte_size} bytes find no place in the memory that is shared with the engine"))
 }
 
+/// Refuses outputs of more bytes than all of a run may have.
+///
+/// # Errors
+/// `RUN_FAILED`.
+#[inline]
+pub(super) fn check_size(runtime: &str, expected: usize, got: usize) -> Result<()> {
+    if got <= expected { Ok(()) } else { Err(too_large(runtime, expected, got)) }
+}
+
+#[cold]
+fn too_large(runtime: &str, expected: usize, got: usize) -> NnrpError {
+    let message = format!("runtime {runtime}: outputs of {got} bytes: expected at most the {expected} that a process may give at once");
+    NnrpError::new(Reason::RunFailed, message).with("runtime", runtime).with("expected", expected).with("got", got)
+}
+
 /// What one run replies.
 pub(super) struct Laid<'a> {
+    runtime: &'static str,
+    /// Most bytes of all outputs.
+    most: usize,
     region: &'a Arc<Region>,
     blocks: &'a Mutex<Blocks>,
     /// The seat's room, and what is left of it.
@@ -78,7 +96,8 @@ pub(super) struct Laid<'a> {
 
 impl Room for Laid<'_> {
     fn place(&self, byte_size: usize) -> Option<Box<dyn Place>> {
-        if byte_size <= IN_PLACE {
+        let given = || self.given.lock().iter().map(|(place, _)| place.len()).sum::<usize>();
+        if byte_size <= IN_PLACE || byte_size.saturating_add(given()) > self.most {
             return None;
         }
         let (block, at) = self.blocks.lock().take(self.region, byte_size)?;
@@ -97,8 +116,8 @@ impl Drop for Laid<'_> {
 }
 
 impl<'a> Laid<'a> {
-    pub(super) fn new(region: &'a Arc<Region>, blocks: &'a Mutex<Blocks>, room: Range<usize>) -> Self {
-        Laid { region, blocks, all: room.clone(), room, taken: SmallVec::new(), given: Mutex::default() }
+    pub(super) fn new(region: &'a Arc<Region>, blocks: &'a Mutex<Blocks>, room: Range<usize>, runtime: &'static str, most: usize) -> Self {
+        Laid { runtime, most, region, blocks, all: room.clone(), room, taken: SmallVec::new(), given: Mutex::default() }
     }
 
     /// Puts the outputs of a run down and what is said about them, and tells where.
@@ -119,6 +138,8 @@ impl<'a> Laid<'a> {
     }
 
     fn tensors(&mut self, what: u64, outputs: &Outputs) -> Result<Said> {
+        // Before anything is copied: what is too large is there once, where the runtime made it.
+        check_size(self.runtime, self.most, outputs.iter().map(|tensor| tensor.bytes().len()).sum())?;
         // Its words first: they lie beside the word that the engine looks at.
         let count = 2 + outputs.iter().map(|tensor| 5 + tensor.shape.len()).sum::<usize>();
         let said = self.room_for(count)?;

@@ -69,7 +69,8 @@ impl Process {
         };
         let until = Instant::now() + limit;
         // Orders wait for room, for no longer than this: who does not read them is ended.
-        let said = self.stream.set_write_timeout(Some(limit)).and_then(|()| write(&mut &self.stream, &Order::Load(Box::new(spec.clone()))));
+        let said =
+            self.stream.set_write_timeout(Some(limit)).and_then(|()| write(&mut &self.stream, &Order::Load(Box::new(spec.clone()), life.max_output_bytes)));
         if said.and_then(|()| self.stream.set_write_timeout(Some(HEARS))).is_err() {
             return Err(failed(&format!("it ended ({})", self.kill())));
         }

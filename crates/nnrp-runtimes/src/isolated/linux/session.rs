@@ -2,8 +2,10 @@
 use super::frame::Told;
 use super::home::Home;
 use super::inputs::Desk;
+use super::output::check_size;
 use nnrp_core::runtime::Reading;
-use nnrp_core::{Concurrency, Control, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Sink, Stop, Tensor, Threads, Verb};
+use nnrp_core::tensor::element_count;
+use nnrp_core::{Concurrency, Control, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Sink, Stop, Tensor, TensorSpec, Threads, Verb};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,6 +16,8 @@ pub(super) struct IsolatedSession {
     supervisor: Option<JoinHandle<()>>,
     info: SessionInfo,
     workers: Option<usize>,
+    /// Bytes of each output, as far as its shape fixes them.
+    fixed: Vec<usize>,
 }
 
 impl IsolatedSession {
@@ -34,7 +38,8 @@ impl IsolatedSession {
             settings: Map::new(),
         };
         let (info, error) = read.map_or_else(|error| (empty(), Some(error)), |info| (info, None));
-        let mut session = IsolatedSession { home, supervisor: Some(supervisor), info, workers: told.workers.filter(|count| *count > 0) };
+        let fixed = info.signature.outputs.iter().map(|spec| fixed(spec).unwrap_or(0)).collect();
+        let mut session = IsolatedSession { home, supervisor: Some(supervisor), info, workers: told.workers.filter(|count| *count > 0), fixed };
         if let Some(error) = error {
             return Err(error);
         }
@@ -49,8 +54,15 @@ impl IsolatedSession {
         if inputs.len() != signature.inputs.len() || outputs.iter().any(|&index| index >= signature.outputs.len()) {
             return Err(NnrpError::new(Reason::Bug, "a run with other inputs or outputs than the signature's"));
         }
-        Ok(())
+        // What is known to be too large is not even begun there.
+        let byte_size = outputs.iter().fold(0_usize, |sum, &index| sum.saturating_add(self.fixed[index]));
+        check_size(self.home.runtime, self.home.settings.max_output_bytes, byte_size)
     }
+}
+
+/// Bytes of a tensor of that kind, where its shape fixes them.
+fn fixed(spec: &TensorSpec) -> Option<usize> {
+    spec.datatype.byte_size(element_count(spec.shape.as_ref()?)?)
 }
 
 impl Session for IsolatedSession {

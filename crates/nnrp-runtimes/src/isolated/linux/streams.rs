@@ -65,7 +65,7 @@ impl There {
         let signature = session.info.signature.clone();
         let descriptors = [theirs.into_raw_fd(), memory.into_raw_fd()];
         let host = std::thread::spawn(move || host(descriptors, |_| Ok(Box::new(session))).unwrap());
-        life.order(&super::frame::Order::Load(Box::new(ModelSpec::new("tiny", "tiny")))).unwrap();
+        life.order(&super::frame::Order::Load(Box::new(ModelSpec::new("tiny", "tiny")), 1 << 30)).unwrap();
         let (mut incoming, mut said) = (Incoming::default(), None);
         while said.is_none() {
             assert!(incoming.read(&mut &orders).unwrap());
