@@ -6,7 +6,7 @@ use super::life::{Kept, Life, Sat};
 use super::output::check_size;
 use super::region::{BLOCKS, Piece, reply_arena};
 use super::seat::{NUDGE, Seat, Spot, ask_room, reply_room};
-use super::words::{ANSWER, END, ERROR, MOST_WORDS, OUTPUTS, Placed, Reader, Words, say};
+use super::words::{self, ANSWER, ASIDE, END, ERROR, LATE, LEFT, MOST_WORDS, OUTPUTS, PICKED, Placed, Reader, Words, length, say};
 use crate::c::clock::deadline_ns;
 use bytes::Bytes;
 use nnrp_core::{AlignedBuf, Control, Data, Datatype, NnrpError, Outputs, Reason, Result, Signature, Stop, Tensor, check_output};
@@ -85,15 +85,18 @@ impl Life {
         control: Control<'_>,
         may_be_left: bool,
     ) -> Result<(Kept, Range<usize>)> {
-        let (mut kept, mut words) = (Kept::default(), Words::new());
-        words.extend([deadline_ns(control.deadline), may_be_left.into(), outputs.len() as u64]);
-        words.extend(outputs.iter().map(|&index| index as u64));
-        words.push(inputs.len() as u64);
         let aside = Aside::of(&control).map(|aside| serde_json::to_vec(&aside)).transpose();
         let aside = aside.map_err(|error| NnrpError::new(Reason::Bug, error.to_string()))?;
         let aside = aside.as_deref().map(|bytes| Tensor::borrowed(Datatype::Uint8, &[], bytes));
-        let inputs = || inputs.iter().map(Option::as_ref).chain([aside.as_ref()]);
-        let count = words.len() + inputs().map(|input| input.map_or(1, |tensor| 5 + tensor.shape.len())).sum::<usize>();
+        let in_order = outputs.iter().copied().eq(0..outputs.len());
+        let meant = [(LEFT, may_be_left), (LATE, control.deadline.is_some()), (ASIDE, aside.is_some()), (PICKED, !in_order)];
+        let meant = meant.iter().fold(0, |meant, (bit, holds)| if *holds { meant | bit } else { meant });
+        let (mut kept, mut words) = (Kept::default(), Words::new());
+        words.push(words::ask(meant, inputs.len(), outputs.len()));
+        words.extend(control.deadline.map(|deadline| deadline_ns(Some(deadline))));
+        words.extend(outputs.iter().filter(|_| !in_order).map(|&index| index as u64));
+        let inputs = || inputs.iter().map(Option::as_ref).chain(aside.as_ref().map(Some));
+        let count = words.len() + inputs().map(length).sum::<usize>();
         let mut room = ask_room(sat.seat);
         let place = self.place(8 * count, &mut room, &mut kept)?;
         for input in inputs() {
@@ -186,9 +189,9 @@ impl Life {
         let (spot, room) = (&self.region.table().seats[seat].reply().spot, reply_room(seat));
         let words = self.words(spot, &room).ok_or_else(|| self.nonsense())?;
         let mut reader = Reader(&words);
-        match reader.word() {
-            Some(OUTPUTS) => self.outputs(spot, &room, &mut reader, signature, outputs),
-            Some(ERROR) => Err(self.error(&room, &mut reader)),
+        match reader.head() {
+            Some((OUTPUTS, count)) => self.outputs(spot, &room, &mut reader, count, signature, outputs),
+            Some((ERROR, _)) => Err(self.error(&room, &mut reader)),
             _ => Err(self.nonsense()),
         }
     }
@@ -197,10 +200,10 @@ impl Life {
     pub(super) fn read(&self, spot: &Spot, room: &Range<usize>, signature: &Signature, outputs: &[usize]) -> Reply {
         let words = self.words(spot, room).unwrap_or_default();
         let mut reader = Reader(&words);
-        match (reader.word(), reader.0) {
-            (Some(ANSWER), _) => Reply::Answer(self.outputs(spot, room, &mut reader, signature, outputs)),
-            (Some(ERROR), _) => Reply::Over(Err(self.error(room, &mut reader))),
-            (Some(END), []) => Reply::Over(Ok(())),
+        match (reader.head(), reader.0) {
+            (Some((ANSWER, count)), _) => Reply::Answer(self.outputs(spot, room, &mut reader, count, signature, outputs)),
+            (Some((ERROR, _)), _) => Reply::Over(Err(self.error(room, &mut reader))),
+            (Some((END, 0)), []) => Reply::Over(Ok(())),
             _ => Reply::Answer(Err(self.nonsense())),
         }
     }
@@ -219,9 +222,9 @@ impl Life {
     }
 
     /// The outputs that were replied.
-    fn outputs(&self, spot: &Spot, room: &Range<usize>, reader: &mut Reader<'_>, signature: &Signature, outputs: &[usize]) -> Result<Outputs> {
+    fn outputs(&self, spot: &Spot, room: &Range<usize>, reader: &mut Reader<'_>, count: usize, signature: &Signature, outputs: &[usize]) -> Result<Outputs> {
         let nonsense = || self.nonsense();
-        let Some(all) = placed(room, reader, outputs.len()) else {
+        let Some(all) = Some(count).filter(|count| *count == outputs.len()).and_then(|count| placed(room, reader, count)) else {
             self.discard(spot, room);
             return Err(nonsense());
         };
@@ -278,27 +281,24 @@ impl Life {
     pub(super) fn discard(&self, spot: &Spot, room: &Range<usize>) -> bool {
         let words = self.words(spot, room).unwrap_or_default();
         let mut reader = Reader(&words);
-        let what = reader.word();
+        let what = reader.head();
         let count = match what {
-            Some(OUTPUTS | ANSWER) => reader.count(),
-            Some(ERROR) => Some(1),
-            _ => None,
+            Some((OUTPUTS | ANSWER, count)) => count,
+            Some((ERROR, _)) => 1,
+            _ => 0,
         };
-        for _ in 0..count.unwrap_or_default() {
+        for _ in 0..count {
             let Some(placed) = reader.tensor() else { break };
             if let Some(freed) = placed.and_then(|placed| self.region.table().freed.get(placed.block?)) {
                 freed.store(1, Ordering::Release);
             }
         }
-        matches!(what, Some(ERROR | END))
+        matches!(what, Some((ERROR | END, _)))
     }
 }
 
-/// The outputs of a reply: as many as were asked for, and no more bytes than there is room for, however often a place is told.
+/// The outputs of a reply, no more bytes than there is room for, however often a place is told.
 fn placed(room: &Range<usize>, reader: &mut Reader<'_>, count: usize) -> Option<SmallVec<[Placed; 4]>> {
-    if reader.count()? != count {
-        return None;
-    }
     let mut left = reply_arena().len() + room.len();
     let one = |_| {
         let placed = reader.tensor()??;

@@ -4,7 +4,7 @@ use super::inputs::{Block, Desk};
 use super::life::{Ended, Kept, Life, Look};
 use super::region::{BLOCKS, Region, ask_arena, reply_arena};
 use super::seat::reply_room;
-use super::words::{Placed, Words, say};
+use super::words::{ERROR, OUTPUTS, Placed, Words, head, say};
 use bytes::Bytes;
 use nnrp_core::runtime::{Room, placed};
 use nnrp_core::{Control, Datatype, Outputs, Reason, Result, Signature, Tensor, TensorSpec, Verb};
@@ -59,7 +59,7 @@ fn run_with(life: &Arc<Life>, signature: &Signature, input: Tensor<'_>, at: usiz
 }
 
 pub(super) fn right(at: usize, block: Option<usize>) -> Words {
-    let mut words: Words = smallvec![0, 1];
+    let mut words: Words = smallvec![head(OUTPUTS, 1)];
     say(&mut words, Some(&Placed { at, byte_size: 8, block, datatype: Datatype::Fp32, shape: SmallVec::from_slice(&[2]) }));
     words
 }
@@ -72,7 +72,25 @@ fn whatever_a_process_replies_the_answer_is_right_or_a_typed_error() {
         assert_eq!((outputs[0].bytes().len(), outputs[0].shape.as_slice()), (8, [2].as_slice()));
         let words = right(at, block);
         for place in 0..words.len() {
-            for value in [0, 1, 2, 3, 9, 63, 64, 1 << 20, 1 << 31, 1 << 40, (1 << 63) - 1, 1 << 63, u64::MAX - 7, u64::MAX] {
+            for value in [
+                0,
+                1,
+                2,
+                3,
+                9,
+                63,
+                64,
+                head(OUTPUTS, 0),
+                head(OUTPUTS, 2),
+                0x1_0000_010a,
+                1 << 20,
+                1 << 31,
+                1 << 40,
+                (1 << 63) - 1,
+                1 << 63,
+                u64::MAX - 7,
+                u64::MAX,
+            ] {
                 let mut wrong = words.clone();
                 wrong[place] = value;
                 if let Err(error) = run(&life, room, &wrong) {
@@ -96,7 +114,7 @@ fn words_that_lie_nowhere_are_nonsense() {
 fn an_output_is_given_back_also_when_another_is_wrong() {
     let (life, room) = (life(), reply_room(0).start);
     let mut words = right(reply_arena().start, Some(5));
-    words[1] = 2;
+    words[0] = head(OUTPUTS, 2);
     say(&mut words, Some(&Placed { at: reply_arena().start, byte_size: 8, block: Some(6), datatype: Datatype::Int8, shape: smallvec![8] }));
     for outputs in [&[0, 0][..], &[0]] {
         let freed = [5, 6].map(|block| &life.region.table().freed[block]);
@@ -111,15 +129,14 @@ fn no_reply_makes_the_engine_copy_what_is_nobodys_or_more_than_there_is() {
     let (life, room) = (life(), reply_room(0).start);
     assert!(run(&life, room, &right(reply_arena().start, None)).unwrap_err().message().ends_with("makes no sense"));
     let huge = |status: u64, count: usize, block: fn(usize) -> Option<usize>| {
-        let mut words: Words = smallvec![status, count as u64];
-        words.truncate(if status == 0 { 2 } else { 1 });
+        let mut words: Words = smallvec![head(status, count)];
         for index in 0..count {
             let (at, byte_size) = (reply_arena().start, reply_arena().len() - 64);
             say(&mut words, Some(&Placed { at, byte_size, block: block(index), datatype: Datatype::Uint8, shape: smallvec![byte_size as i64] }));
         }
         words
     };
-    for (status, count) in [(0, 1), (0, 2), (0, 64), (1, 1)] {
+    for (status, count) in [(OUTPUTS, 1), (OUTPUTS, 2), (OUTPUTS, 64), (ERROR, 1)] {
         for block in [|_| None, |index| Some(index)] {
             let error = run_for(&life, room, &huge(status, count, block), &[0; 2]).unwrap_err();
             assert!(error.message().ends_with("makes no sense"), "{status} {count}: {error:?}");
@@ -131,7 +148,7 @@ fn no_reply_makes_the_engine_copy_what_is_nobodys_or_more_than_there_is() {
 fn outputs_beyond_what_a_run_may_give_are_refused_and_given_back() {
     let (life, room, index) = (life(), reply_room(0).start, BLOCKS - 1);
     let signature = Signature { inputs: vec![], outputs: vec![spec(Datatype::Bytes)] };
-    let mut words: Words = smallvec![0, 1];
+    let mut words: Words = smallvec![head(OUTPUTS, 1)];
     // One element of zeros after another, of which nobody has to write any.
     let byte_size = (1 << 30) + 4;
     say(&mut words, Some(&Placed { at: reply_arena().start, byte_size, block: Some(index), datatype: Datatype::Bytes, shape: smallvec![1 << 28] }));
@@ -157,9 +174,9 @@ fn a_request_that_was_gathered_where_its_process_reads_is_not_copied() {
     let (life, room, signature) = (life(), reply_room(0).start, Signature { inputs: vec![], outputs: vec![spec(Datatype::Fp32)] });
     let told = |input: Tensor<'_>| {
         run_with(&life, &signature, input, room, &right((room + 4096).next_multiple_of(64), None), &[0]).unwrap();
-        // Behind the deadline, whether it can be stopped, the one output, and the count of inputs.
+        // Behind the one word that tells the rest.
         let mut at = [0];
-        life.region.read_words(life.region.table().seats[0].ask().spot.get().0 + 8 * 5, &mut at);
+        life.region.read_words(life.region.table().seats[0].ask().spot.get().0 + 8, &mut at);
         at[0] as usize
     };
     let mut place = Desk(life.clone()).place(400_000).unwrap();
@@ -191,7 +208,7 @@ fn requests_that_are_being_gathered_leave_half_of_the_memory_to_those_that_are()
 fn strings_are_copied_so_that_what_was_checked_stays() {
     let (life, room) = (life(), reply_room(0).start);
     let signature = Signature { inputs: vec![], outputs: vec![spec(Datatype::Bytes)] };
-    let mut words: Words = smallvec![0, 1];
+    let mut words: Words = smallvec![head(OUTPUTS, 1)];
     say(&mut words, Some(&Placed { at: reply_arena().start, byte_size: 8, block: Some(3), datatype: Datatype::Bytes, shape: smallvec![1] }));
     life.region.write(reply_arena().start, b"\x04\0\0\0bead");
     let outputs = run_by(&life, &signature, room, &words, &[0]).unwrap();

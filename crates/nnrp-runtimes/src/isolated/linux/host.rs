@@ -4,7 +4,7 @@ use super::futex::{self, BACK_TO_BACK};
 use super::output::{Blocks, Laid, Said};
 use super::region::{Piece, Region, SEATS};
 use super::seat::{NUDGE, reply_room};
-use super::words::{MOST_WORDS, Placed, Reader, Words};
+use super::words::{ASIDE, LATE, LEFT, MOST_WORDS, PICKED, Placed, Reader, Words};
 use crate::c::clock::instant;
 use bytes::Bytes;
 use nnrp_core::error::panicked;
@@ -213,15 +213,18 @@ impl Host {
     }
 
     fn read(&self, reader: &mut Reader<'_>, asked: &mut Asked) -> Option<()> {
-        (asked.deadline, asked.watched) = (instant(reader.word()?), reader.word()? != 0);
-        for _ in 0..reader.count()? {
-            asked.outputs.push(reader.number()?);
+        let (meant, inputs, outputs) = reader.ask()?;
+        let means = |bit| meant & bit != 0;
+        asked.watched = means(LEFT);
+        asked.deadline = if means(LATE) { instant(reader.word()?) } else { None };
+        for index in 0..outputs {
+            asked.outputs.push(if means(PICKED) { reader.number()? } else { index });
         }
-        for _ in 0..reader.count()? {
+        for _ in 0..inputs {
             asked.inputs.push(reader.tensor()?.map(|placed| self.input(placed)));
         }
-        if let Some(placed) = reader.tensor()? {
-            asked.aside = serde_json::from_slice(self.input(placed).bytes()).ok()?;
+        if means(ASIDE) {
+            asked.aside = serde_json::from_slice(self.input(reader.tensor()??).bytes()).ok()?;
         }
         Some(())
     }

@@ -2,7 +2,7 @@
 use super::arena::Arena;
 use super::crossing::{ALIGN, LONGEST};
 use super::region::{BLOCKS, Region, Slab, reply_arena};
-use super::words::{ANSWER, END, ERROR, OUTPUTS, Placed, Words, say};
+use super::words::{ANSWER, END, ERROR, OUTPUTS, Placed, Words, head, length, say};
 use nnrp_core::runtime::{Place, Room};
 use nnrp_core::{Datatype, NnrpError, Outputs, Reason, Result};
 use parking_lot::Mutex;
@@ -133,7 +133,7 @@ impl<'a> Laid<'a> {
     /// Says that a stream is over.
     pub(super) fn end(&mut self) -> Result<Said> {
         let said = self.room_for(1)?;
-        self.region.write_words(said.at, &[END]);
+        self.region.write_words(said.at, &[head(END, 0)]);
         Ok(said)
     }
 
@@ -141,9 +141,9 @@ impl<'a> Laid<'a> {
         // Before anything is copied: what is too large is there once, where the runtime made it.
         check_size(self.runtime, self.most, outputs.iter().map(|tensor| tensor.bytes().len()).sum())?;
         // Its words first: they lie beside the word that the engine looks at.
-        let count = 2 + outputs.iter().map(|tensor| 5 + tensor.shape.len()).sum::<usize>();
+        let count = 1 + outputs.iter().map(|tensor| length(Some(tensor))).sum::<usize>();
         let said = self.room_for(count)?;
-        let mut words: Words = smallvec![what, outputs.len() as u64];
+        let mut words: Words = smallvec![head(what, outputs.len())];
         for tensor in outputs {
             let bytes = tensor.bytes();
             let (at, block) = match self.written(bytes) {
@@ -188,11 +188,11 @@ impl<'a> Laid<'a> {
     /// Puts an error down in place of anything else, and tells where.
     pub(super) fn error(&mut self, error: &NnrpError) -> Said {
         let document = error.to_json().to_string();
-        let mut words: Words = smallvec![ERROR];
+        let mut words: Words = smallvec![head(ERROR, 1)];
         self.withdraw();
         // A document that finds no place or is too long is none, which makes no sense to the engine.
         self.room = self.all.clone();
-        let said = Said { at: self.room.start, count: 7, block: None };
+        let said = Said { at: self.room.start, count: 5, block: None };
         self.room.start = (said.at + 8 * said.count).next_multiple_of(ALIGN);
         let (at, block) =
             Some(document.len()).filter(|length| *length <= LONGEST).and_then(|length| self.put(length, false)).unwrap_or((self.room.start, None));

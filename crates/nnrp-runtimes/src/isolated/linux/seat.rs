@@ -12,23 +12,23 @@ const ROOM: usize = 128 << 10;
 /// Of a word that is waited for: somebody wants who waits to look around. No number of a run and no count of answers has it.
 pub(super) const NUDGE: u32 = 1 << 31;
 
-/// Where what is said about something lies.
+/// Where what is said about something lies: the place, and below it the count of words. One number, so that all of a small ask lies on one cache line.
 #[repr(C)]
-pub(super) struct Spot {
-    at: AtomicU64,
-    words: AtomicU32,
-}
+pub(super) struct Spot(AtomicU64);
+
+/// Bits of a count.
+const COUNT: u32 = 24;
 
 impl Spot {
     /// Says that so many 64-bit words begin there.
     pub(super) fn put(&self, at: usize, count: usize) {
-        self.at.store(at as u64, Ordering::Relaxed);
-        self.words.store(count as u32, Ordering::Relaxed);
+        self.0.store((at as u64) << COUNT | count as u64, Ordering::Relaxed);
     }
 
     /// Where they begin, and how many there are.
     pub(super) fn get(&self) -> (usize, usize) {
-        (self.at.load(Ordering::Relaxed) as usize, self.words.load(Ordering::Relaxed) as usize)
+        let told = self.0.load(Ordering::Relaxed);
+        ((told >> COUNT) as usize, (told & ((1 << COUNT) - 1)) as usize)
     }
 }
 

@@ -6,7 +6,7 @@ use super::host::host;
 use super::life::{Ended, Life, Look};
 use super::region::{Region, reply_arena};
 use super::seat::{AHEAD, NUDGE, ahead, answer_room, reply_room};
-use super::words::{ANSWER, END, Placed, Words, say};
+use super::words::{ANSWER, END, Placed, Words, head, say};
 use nnrp_core::{Cause, Control, Datatype, ModelSpec, NnrpError, Outputs, Reason, Result, Session, SessionInfo, Signature, Sink, Stop, Tensor, Threads};
 use smallvec::{SmallVec, smallvec};
 use std::os::fd::IntoRawFd;
@@ -213,7 +213,7 @@ fn own(before: u32) -> usize {
 
 fn answer(at: usize, block: Option<usize>) -> Words {
     let mut words = right(at, block);
-    words[0] = ANSWER;
+    words[0] = head(ANSWER, 1);
     words
 }
 
@@ -356,7 +356,7 @@ fn an_answer_that_is_wrong_or_that_nobody_takes_gives_its_memory_back() {
     let life = life();
     let says = |before: u32| {
         let mut words = answer(reply_arena().start, Some(2 * before as usize));
-        words[1] = 2;
+        words[0] = head(ANSWER, 2);
         let placed =
             Placed { at: reply_arena().start, byte_size: 8, block: Some(2 * before as usize + 1), datatype: Datatype::Int8, shape: SmallVec::from_slice(&[8]) };
         say(&mut words, Some(&placed));
