@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import zoo
-from comparing import run
+from comparing import NNRP, run
 from real.models import ROOT, features, package
 
 import nnrp
@@ -164,17 +166,41 @@ def test_files_of_another_model_of_that_name_are_left_alone(tmp_path: Path) -> N
     assert not (tmp_path / "net.onnx.data").exists()
 
 
-def test_a_large_model_leaves_nothing_but_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = zoo.heavy(tmp_path / "heavy.onnx")
-    model = onnx.load(file)
-    onnx.save(model, file, save_as_external_data=True, location="heavy.onnx_data")
+@pytest.fixture
+def beside(tmp_path: Path) -> Path:
+    """Magika, with its weights in a file beside it."""
+    file = tmp_path / "magika.onnx"
+    onnx.save(onnx.load(MAGIKA), file, save_as_external_data=True, location="magika.onnx_data", size_threshold=0)
+    return file
+
+
+def test_a_large_model_leaves_nothing_but_its_result(beside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What makes a file large, and its weights are larger.
-    monkeypatch.setattr("nnrp.convert.ways._LARGE", 1 << 16)
-    assert file.stat().st_size < 1 << 16
-    made = convert(file, "int8-dynamic")
-    names = {"heavy.int8-dynamic.onnx", "heavy.int8-dynamic.onnx.data"}
+    monkeypatch.setattr("nnrp.convert.ways._LARGE", 1 << 20)
+    assert beside.stat().st_size < 1 << 20
+    made = convert(beside, "int8-dynamic")
+    names = {"magika.int8-dynamic.onnx", "magika.int8-dynamic.onnx.data"}
     assert {one.name for one in made.files} == names
-    assert {one.name for one in tmp_path.iterdir()} == names | {"heavy.onnx", "heavy.onnx_data"}
+    assert {one.name for one in beside.parent.iterdir()} == names | {"magika.onnx", "magika.onnx_data"}
+
+
+def test_weights_beside_a_model_are_prepared_with_it_and_are_of_its_size(beside: Path) -> None:
+    done = subprocess.run([NNRP, "convert", beside, "--to", "int8-dynamic", "--no-compare"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "Failed" not in done.stdout + done.stderr
+    assert re.search(r"3\.\d MB to [01]\.\d MB", done.stdout)
+
+
+def test_what_would_stay_as_it_is_is_not_offered(tmp_path: Path) -> None:
+    texts, sums = zoo.identity(tmp_path / "texts.onnx", "BYTES"), zoo.two_by_two(tmp_path / "sums.onnx")
+    (tmp_path / "cases").mkdir()
+    np.savez(tmp_path / "cases" / "0.npz", a=np.int32([1, 2]), b=np.int32([3, 4]))
+    for file, to, calibrate in ((texts, "fp16", None), (sums, "fp16", None), (sums, "int8-dynamic", None), (sums, "int8", tmp_path / "cases")):
+        with pytest.raises(NotOffered, match=f"convert to {to}: the model has no.* stay as it is"):
+            convert(file, to, calibrate=calibrate)
+    assert {one.name for one in tmp_path.iterdir()} == {"texts.onnx", "sums.onnx", "cases"}
+    assert nnrp.inspect(convert(zoo.scale(tmp_path / "scale.onnx", 2.0), "fp16").files[0])["needs"]["operators"] == {"ai.onnx": ["Cast", "Mul"]}
 
 
 def test_what_cannot_be_done_says_so_before_anything_is_written(tmp_path: Path, cases: Path) -> None:
@@ -210,8 +236,6 @@ def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 def test_no_converter_is_imported_before_it_is_needed() -> None:
-    import subprocess
-
     program = "import sys, nnrp.convert, nnrp.cli; print(*{module.split('.')[0] for module in sys.modules})"
     loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
     assert not loaded & {"onnxruntime", "onnx", "openvino", "torch", "tensorflow", "tf2onnx", "onnx_ir"}

@@ -86,10 +86,13 @@ def _options(text: str) -> dict[str, Any]:
 
 
 def _show(made: Converted, as_json: bool) -> None:
+    from nnrp.repository import parts
+
     if as_json:
         show.document(made.to_json())
         return
-    before = sum(file.stat().st_size for file in made.source.rglob("*") if file.is_file()) if made.source.is_dir() else made.source.stat().st_size
+    sources = [made.source, *parts.beside(made.source)] if made.source.is_file() else made.source.rglob("*")
+    before = sum(file.stat().st_size for file in sources if file.is_file())
     after = sum(file.stat().st_size for file in made.files)
     print(f"{made.source} → {', '.join(map(str, made.files))}")
     print(f"{made.format} to {made.to} by {made.converter} in {made.seconds:.1f} s, {before / 1e6:.1f} MB to {after / 1e6:.1f} MB\n")

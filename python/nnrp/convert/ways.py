@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
@@ -11,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnrp import _nnrp
+from nnrp.convert import changed
 from nnrp.errors import InvalidModel, InvalidOption, NotOffered
+from nnrp.repository import parts
 
 if TYPE_CHECKING:
     from nnrp.compare.run import Progress
@@ -75,9 +75,11 @@ def _fp16(source: Path, target: Path, tell: Progress, *, keep_io_types: bool = T
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 
     model = _loaded(source)
+    before = changed.made_of(model)
     tell("converting", 0.3)
     blocked = [*DEFAULT_OP_BLOCK_LIST, *(op_block_list or ())]
     half = convert_float_to_float16(model, keep_io_types=keep_io_types, op_block_list=blocked)
+    changed.check("fp16", before, changed.made_of(half), "nothing in FP32 that may become FP16")
     _save(half, target, tell)
 
 
@@ -105,6 +107,7 @@ def _int8_dynamic(
         nodes_to_exclude=list(nodes_to_exclude or ()),
         use_external_data_format=_is_large(source),
     )
+    _check_quantised("int8-dynamic", prepared, target)
 
 
 def _int8(
@@ -144,6 +147,7 @@ def _int8(
         use_external_data_format=_is_large(source),
         calibrate_method=CalibrationMethod[method],
     )
+    _check_quantised("int8", prepared, target)
 
 
 def _cases(source: Path, folder: Path, tell: Progress) -> Iterator[dict[str, Any]]:
@@ -263,9 +267,14 @@ def _save(model: Any, target: Path, tell: Progress) -> None:
 
 
 def _is_large(source: Path) -> bool:
-    told: dict[str, Any] = json.loads(_nnrp.inspect(source))
-    beside = [source.with_name(name) for name in told["needs"]["external_files"]]
-    return sum(one.stat().st_size for one in (source, *beside) if one.is_file()) > _LARGE
+    return sum(one.stat().st_size for one in (source, *parts.beside(source))) > _LARGE
+
+
+def _check_quantised(to: str, prepared: Path, target: Path) -> None:
+    import onnx
+
+    before, after = (changed.made_of(onnx.load(file, load_external_data=False)) for file in (prepared, target))
+    changed.check(to, before, after, "no operation that its quantiser takes, or none with constant weights")
 
 
 def _prepared(source: Path, target: Path, tell: Progress) -> Path:
@@ -277,11 +286,14 @@ def _prepared(source: Path, target: Path, tell: Progress) -> Path:
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    # It logs what it raised itself, and goes on without.
+    logging.getLogger("onnxruntime.quantization.shape_inference").setLevel(logging.CRITICAL)
     tell("preparing", 0.1)
+    beside = bool(parts.beside(source))
     prepared = target.parent / "prepared" / "model.onnx"
     prepared.parent.mkdir()
     try:
-        quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=_is_large(source), all_tensors_to_one_file=True)
+        quant_pre_process(source, prepared, skip_symbolic_shape=True, save_as_external_data=beside or _is_large(source), all_tensors_to_one_file=True)
     except Exception:  # noqa: BLE001 - it raises whatever it likes, and is of use only where it works
         onnx.save(_loaded(source), prepared)
     return prepared
