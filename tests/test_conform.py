@@ -276,7 +276,7 @@ class Sloppy(Careless):
 
     def __init__(self) -> None:
         super().__init__()
-        self.failed = False
+        self.failed, self.over = False, threading.Event()
 
     def narrow(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> Any:
         with np.errstate(over="ignore"):
@@ -286,7 +286,7 @@ class Sloppy(Careless):
         return [inputs["x"].reshape(-1).copy()]
 
     def deaf(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> Any:
-        threading.Event().wait(3)
+        self.over.wait(300)
         return [inputs["x"].copy()]
 
     def brittle(self, inputs: dict[str, Any], outputs: Sequence[str], control: Control) -> Any:
@@ -305,11 +305,13 @@ SLOPPY: Mapping[str, tuple[dict[str, Any], set[str]]] = {
 
 
 @pytest.mark.parametrize("stem", SLOPPY)
-def test_what_a_model_does_wrong_fails_the_check_of_its_role(careless: Path, stem: str) -> None:
+def test_what_a_model_does_wrong_fails_the_check_of_its_role(careless: Path, stem: str, request: pytest.FixtureRequest) -> None:
     roles, failing = SLOPPY[stem]
     models = {role: spec | {"path": careless.with_stem(stem)} for role, spec in roles.items()}
     careless.with_stem(stem).touch()
-    report = check_runtime(Sloppy(), models=models, only=["datatypes", "shapes.rank_2", "cancellation", "errors.run", "errors.private", "errors.lives"])
+    runtime, only = Sloppy(), ["datatypes", "shapes.rank_2", "cancellation", "errors.run", "errors.private", "errors.lives"]
+    request.addfinalizer(runtime.over.set)
+    report = check_runtime(runtime, models=models, only=only)
     assert report.failures.keys() == failing, report.table()
 
 
