@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -129,3 +131,37 @@ def test_a_process_that_is_started_again_loads_what_has_the_digest_that_was_said
         loaded(X)
     place.write_bytes(was)
     assert np.array_equal(patiently(lambda: loaded(X))["y"], 2 * X)
+
+
+#: On a kernel before 5.3, which has no pidfd_open and says so: a model in a process of its own answers, crashes, answers again, and is unloaded.
+OLD_KERNEL = """
+import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+# Load the call's number; is it 434? Then ENOSYS, or else go on.
+steps = b"".join(struct.pack("HBBI", *step) for step in ((0x20, 0, 0, 0), (0x15, 0, 1, 434), (0x06, 0, 0, 0x50000 | 38), (0x06, 0, 0, 0x7FFF0000)))
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_char_p)]
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, ctypes.byref(Filter(4, steps))) == 0
+assert libc.syscall(434, os.getpid(), 0) == -1 and ctypes.get_errno() == 38
+
+import nnrp, numpy as np
+tensors = {"inputs": {"x": ["FP32", [-1]]}, "outputs": {"y": ["FP32", [-1]]}}
+engine = nnrp.Engine()
+events = engine.events(timeout=60)
+model = engine.load("prone:crashing", "model", runtime="callable", options=tensors, isolation="process")
+assert model(np.float32([1, 2]))["y"].tolist() == [2, 4]
+try:
+    model(np.float32([]))
+except nnrp.errors.RuntimeCrashed as error:
+    assert error.details["exit"] == "SIGSEGV", error.details
+assert [next(events)["event"] for _ in range(2)] == ["ended", "restarted"]
+assert model(np.float32([3]))["y"].tolist() == [6]
+engine.unload("model")
+print("unloaded")
+"""
+
+
+def test_a_kernel_that_does_not_tell_of_a_processs_end_is_asked(tmp_path: Path) -> None:
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run([sys.executable, "-c", OLD_KERNEL], env=here, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "unloaded\n", done.stderr

@@ -16,10 +16,14 @@ use std::time::{Duration, Instant};
 /// How long an order may wait for room in the socket.
 const HEARS: Duration = Duration::from_millis(100);
 
+/// How often a process is looked at whose end nothing tells.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// A process that runs, and what it says. Killed at the end, if it is still there.
 pub(super) struct Process {
     child: Child,
-    pidfd: OwnedFd,
+    /// `None` where the kernel has none, before Linux 5.3, in some sandboxes and under valgrind: then it is looked at again and again.
+    pidfd: Option<OwnedFd>,
     stream: UnixStream,
     incoming: Incoming,
 }
@@ -46,10 +50,9 @@ impl Process {
         // SAFETY: a plain system call; the descriptor that it makes is owned at once.
         let pidfd = unsafe {
             let made = libc::syscall(libc::SYS_pidfd_open, child.id() as libc::pid_t, 0) as RawFd;
-            if made < 0 { None } else { Some(OwnedFd::from_raw_fd(made)) }
+            (made >= 0).then(|| OwnedFd::from_raw_fd(made))
         };
         let life = Arc::new(Life::new(runtime, Arc::new(region), ours.try_clone()?, settings.max_output_bytes));
-        let pidfd = pidfd.ok_or_else(io::Error::last_os_error)?;
         Ok((Process { child, pidfd, stream: ours, incoming: Incoming::default() }, life))
     }
 
@@ -100,7 +103,13 @@ impl Process {
             Ok(Some(word)) => return Event::Said(word),
             Err(error) => return Event::Nonsense(error),
         }
-        let [said, gone, poked] = poll([self.stream.as_fd(), self.pidfd.as_fd(), poke], limit);
+        let (said, gone, poked) = if let Some(pidfd) = &self.pidfd {
+            let [said, gone, poked] = poll([self.stream.as_fd(), pidfd.as_fd(), poke], limit);
+            (said, gone, poked)
+        } else {
+            let [said, poked] = poll([self.stream.as_fd(), poke], Some(limit.map_or(GLANCE, |limit| limit.min(GLANCE))));
+            (said, self.has_ended(), poked)
+        };
         if poked {
             drain(poke);
         }
@@ -115,9 +124,25 @@ impl Process {
     }
 
     /// It says no more: is gone, or might as well be.
-    fn closed(&self) -> Event {
-        poll([self.pidfd.as_fd()], Some(Duration::from_secs(1)));
+    fn closed(&mut self) -> Event {
+        self.wait_for_end(Duration::from_secs(1));
         Event::Gone
+    }
+
+    fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
+    }
+
+    /// Waits for its end, no longer than this.
+    fn wait_for_end(&mut self, limit: Duration) {
+        if let Some(pidfd) = &self.pidfd {
+            poll([pidfd.as_fd()], Some(limit));
+            return;
+        }
+        let until = Instant::now() + limit;
+        while !self.has_ended() && Instant::now() < until {
+            std::thread::sleep(GLANCE.min(limit));
+        }
     }
 
     /// Ends it, if it has not ended, and tells how it came to its end.
@@ -128,7 +153,7 @@ impl Process {
 
     /// Waits for its end, and ends it when it takes too long.
     pub(super) fn leave(&mut self, grace: Duration) {
-        poll([self.pidfd.as_fd()], Some(grace));
+        self.wait_for_end(grace);
         self.kill();
     }
 }
