@@ -187,6 +187,24 @@ def test_numbers_take_the_datatype_of_the_signature_when_they_fit(models: Path) 
         model(1.0)
 
 
+def test_a_list_of_booleans_is_bool_where_the_signature_says_so(models: Path) -> None:
+    model = nnrp.load(zoo.identity(models / "flags.onnx", "BOOL", ["n"]))
+    for value in ([True, False], (True, False), [np.True_, np.False_]):
+        assert model(value)["y"].tolist() == model.infer({"x": value})["y"].tolist() == [True, False]
+    with pytest.raises(errors.DatatypeMismatch, match="BOOL, got values of type int64"):
+        model([1, 0])
+
+
+def test_what_an_array_masks_is_not_passed_over(double: nnrp.Model) -> None:
+    hidden = np.ma.masked_array(X, [[False, True, True, False]])
+    for call in (double, lambda value: double(x=value), lambda value: double.infer({"x": value})):
+        with pytest.raises(errors.DatatypeMismatch, match=r"'x'.* 2 are masked: \.filled\(value\)"):
+            call(hidden)
+        for whole in (hidden.filled(3), np.ma.masked_array(X), np.ma.masked_array(X, [[False] * 4]), np.ma.masked_array(X.T).T):
+            assert call(whole)["y"].shape == (1, 4)
+    assert double(np.ma.masked_array(X))["y"].tolist() == DOUBLED
+
+
 def test_a_number_too_large_for_a_float_is_refused(double: nnrp.Model) -> None:
     with pytest.raises(errors.ValueOutOfRange):
         double([[1e300, 0, 0, 0]])

@@ -125,6 +125,8 @@ def adapt(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any] |
         name: the input's, for errors.
         datatype: the signature's, which lists and numbers take when every value fits it; arrays keep their own.
     """
+    if isinstance(value, np.ma.MaskedArray):
+        value = _unmasked(value, name, datatype)
     array = np.asarray(value if isinstance(value, (np.ndarray, np.generic)) else _collect(value, name, datatype))
     foreign = _FOREIGN.get(array.dtype.name)
     if array.dtype.kind in "OSUT":
@@ -136,6 +138,14 @@ def adapt(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any] |
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise DatatypeMismatch(f"input '{name}': expected {datatype or 'a datatype'}, got NumPy's {array.dtype}", input=name, expected=datatype)
     return np.require(array, array.dtype.newbyteorder("="), ["C", "A"])
+
+
+def _unmasked(value: np.ma.MaskedArray[Any, Any], name: str, datatype: str | None) -> np.ndarray[Any, Any]:
+    hidden = int(np.count_nonzero(np.ma.getmaskarray(value)))
+    if hidden:
+        message = f"input '{name}': expected elements that all count, got an array of which {hidden} are masked: .filled(value) says what to take for them"
+        raise DatatypeMismatch(message, input=name, expected=datatype)
+    return np.asarray(value.data)
 
 
 def _collect(value: Any, name: str, datatype: str | None) -> np.ndarray[Any, Any]:

@@ -95,13 +95,21 @@ fn is_array(value: Borrowed<'_, '_, PyAny>) -> bool {
     unsafe { npyffi::PyArray_Check(value.py(), value.as_ptr()) != 0 }
 }
 
+/// Whether an array may have elements that do not count; which, Python looks.
+#[inline]
+fn is_masked(array: Borrowed<'_, '_, PyAny>) -> bool {
+    // SAFETY: `array` is a live object.
+    let is_plain = unsafe { npyffi::PyArray_CheckExact(array.py(), array.as_ptr()) != 0 };
+    !is_plain && array.hasattr(intern!(array.py(), "_mask")).unwrap_or(true)
+}
+
 const _: () = assert!(size_of::<npyffi::npy_intp>() == size_of::<i64>(), "NumPy's dimensions have 64 bits");
 
 /// A NumPy array that can be read as it lies, for as long as the caller holds a reference to it.
 #[inline]
 pub(crate) fn array<'a>(value: Borrowed<'a, '_, PyAny>) -> Option<Tensor<'a>> {
     const READABLE: i32 = npyffi::NPY_ARRAY_C_CONTIGUOUS | npyffi::NPY_ARRAY_ALIGNED;
-    if !is_array(value) {
+    if !is_array(value) || is_masked(value) {
         return None;
     }
     // SAFETY: it is an array; its fields are constant while there is a second reference, because NumPy refuses to resize what others refer

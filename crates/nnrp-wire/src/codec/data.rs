@@ -97,9 +97,10 @@ macro_rules! integers {
             #[inline]
             fn parse(text: &[u8]) -> Option<(Self, usize)> {
                 const OPTIONS: ParseIntegerOptions = ParseIntegerOptions::new();
+                let read = $integer::from_lexical_partial_with_options::<JSON>(text, &OPTIONS).ok();
                 // A lone sign, and nothing at all, count as zero there.
-                let (value, used) = $integer::from_lexical_partial_with_options::<JSON>(text, &OPTIONS).ok()?;
-                text.get(used.checked_sub(1)?)?.is_ascii_digit().then_some((value, used))
+                let whole = read.filter(|(_, used)| used.checked_sub(1).and_then(|last| text.get(last)).is_some_and(u8::is_ascii_digit));
+                whole.or_else(|| text.starts_with(b"-0").then_some((0, 2)))
             }
         }
     )*};

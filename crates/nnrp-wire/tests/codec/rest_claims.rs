@@ -25,6 +25,22 @@ fn binary_tensors_are_parts_of_the_body_and_names_too() {
 }
 
 #[test]
+fn minus_zero_is_the_zero_of_every_integer() {
+    let read = |datatype: &str, data: &str| {
+        let body = format!(r#"{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":[2],"data":[{data}]}}]}}"#).into();
+        decode_request("m", "", &body, None, Instant::now()).map(|(request, _)| request.inputs[0].tensor.bytes().to_vec())
+    };
+    for (datatype, size) in [("UINT8", 1), ("UINT16", 2), ("UINT32", 4), ("UINT64", 8), ("INT8", 1), ("INT64", 8)] {
+        let expected = [vec![0; size], [vec![1], vec![0; size - 1]].concat()].concat();
+        assert_eq!(read(datatype, "-0,1").unwrap(), expected, "{datatype}");
+        for wrong in ["-,1", "-01,1", "-0.5,1", "-0e1,1", "--0,1", "-0-0,1"] {
+            assert_eq!(read(datatype, wrong).unwrap_err().code(), Code::InvalidArgument, "{datatype} {wrong}");
+        }
+    }
+    assert!(read("UINT8", "-1,1").unwrap_err().is(Reason::ValueOutOfRange));
+}
+
+#[test]
 fn elements_out_of_json_are_aligned() {
     let body = Bytes::from_static(br#"{"inputs":[{"name":"x","datatype":"FP64","shape":[1],"data":[1]}]}"#);
     let (request, _) = decode_request("m", "", &body, None, Instant::now()).unwrap();
