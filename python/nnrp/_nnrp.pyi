@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 Outputs: TypeAlias = dict[str, npt.NDArray[Any]]
-Specs: TypeAlias = Sequence[tuple[str, str]]
+Specs: TypeAlias = Sequence[tuple[str, str, Sequence[int]]]
 
 OWN_RUNTIMES: Sequence[tuple[str, str]]
 VERSION: str

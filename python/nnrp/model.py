@@ -152,7 +152,7 @@ class Model(_nnrp.Model):
         optional = told.get("optional") or [False] * len(told["inputs"])
         inputs = tuple(_spec(one, may_miss) for one, may_miss in zip(told["inputs"], optional, strict=True))
         outputs = tuple(_spec(one) for one in told["outputs"])
-        self = super().__new__(cls, home, name, told["version"], [spec[:2] for spec in inputs], [spec[:2] for spec in outputs])
+        self = super().__new__(cls, home, name, told["version"], [spec[:3] for spec in inputs], [spec[:3] for spec in outputs])
         self._home, self.inputs, self.outputs = home, inputs, outputs
         return self
 

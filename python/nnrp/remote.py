@@ -12,6 +12,8 @@ from nnrp.errors import ConnectionFailed, InvalidOption, ModelNotFound
 from nnrp.model import Model
 
 LISTED = 16
+#: Sizes of dimensions have 64 bits, and no more digits.
+MOST, DIGITS = 1 << 63, 21
 
 
 class Client(_nnrp.Client):
@@ -65,7 +67,8 @@ def _is_spec(told: Any) -> bool:
     """Whether it is what metadata tell of a tensor; protobuf's JSON writes whole numbers as text."""
     if not isinstance(told, dict) or not all(isinstance(told.get(key), str) for key in ("name", "datatype")) or not isinstance(told.get("shape"), list):
         return False
-    return all(isinstance(dim, int) or (isinstance(dim, str) and dim.removeprefix("-").isdecimal()) for dim in told["shape"])
+    plain = all(isinstance(dim, int) or (isinstance(dim, str) and dim.removeprefix("-").isdecimal() and len(dim) < DIGITS) for dim in told["shape"])
+    return plain and all(-MOST <= int(dim) < MOST for dim in told["shape"])
 
 
 def connect(url: str, model: str | None = None, version: str | None = None) -> Model:

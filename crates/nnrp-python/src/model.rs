@@ -10,7 +10,8 @@ use crate::tensor::present;
 use crate::view::{array, view};
 use nnrp_core::error::excerpt;
 use nnrp_core::model::{Name, TensorSpec};
-use nnrp_core::{Concurrency, Datatype, Engine as Core, Input, Inputs, Loaded, Parameter, Reason, Request, Response, Result, Threads};
+use nnrp_core::{Concurrency, Datatype, Engine as Core, Input, Inputs, Loaded, Parameter, Reason, Request, Response, Result, Shape, Threads};
+use nnrp_wire::Told;
 use parking_lot::Mutex;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -31,7 +32,7 @@ enum Home {
     Here(Arc<Core>, Weak<Loaded>),
     /// As `Here`, and Python runs it: with the interpreter kept, since it is needed there and given away where one has to wait.
     HerePython(Arc<Core>, Weak<Loaded>),
-    There(Arc<nnrp_wire::Client>),
+    There(Arc<nnrp_wire::Client>, Arc<Told>),
 }
 
 /// An input or output, with its name as Python compares it: by identity first.
@@ -54,7 +55,7 @@ pub(crate) struct Model {
     answered: Mutex<Option<Name>>,
 }
 
-type Specs = Vec<(String, String)>;
+type Specs = Vec<(String, String, Vec<i64>)>;
 
 #[pymethods]
 impl Model {
@@ -76,10 +77,12 @@ impl Model {
             });
             return Ok(Model { home, name: name.into(), version: loaded.version.to_string(), inputs, outputs, answered: Mutex::default() });
         }
-        let home = Own::new(Home::There(home.cast::<Client>()?.get().0.get(py)?.clone()));
-        let told = |(name, datatype): (String, String)| Ok(port(name.as_str().into(), Datatype::parse(&datatype, &name).or_raise(py)?));
-        let ports = |specs: Specs| specs.into_iter().map(told).collect::<PyResult<Vec<Port>>>();
-        Ok(Model { home, name: name.into(), version: version.into(), inputs: ports(inputs)?, outputs: ports(outputs)?, answered: Mutex::default() })
+        let client = home.cast::<Client>()?.get().0.get(py)?.clone();
+        let [inputs, outputs] = [inputs, outputs].map(|specs| specs.into_iter().map(spec).collect::<Result<Vec<_>>>());
+        let (inputs, outputs) = (inputs.or_raise(py)?, outputs.or_raise(py)?);
+        let [takes, gives] = [&inputs, &outputs].map(|specs| specs.iter().map(|spec| port(spec.name.clone(), spec.datatype)).collect());
+        let home = Own::new(Home::There(client, Arc::new(Told::new(name, outputs))));
+        Ok(Model { home, name: name.into(), version: version.into(), inputs: takes, outputs: gives, answered: Mutex::default() })
     }
 
     #[pyo3(signature = (*args, **kwargs))]
@@ -124,7 +127,11 @@ impl Model {
             Home::Here(engine, loaded) if pace(py, loaded, &request) == Pace::Quick => task::one(engine.infer_async(request)),
             Home::Here(engine, _) => task::one(py.detach(|| engine.infer_async(request))),
             Home::HerePython(engine, _) => task::one(engine.infer_async(request)),
-            Home::There(client) => task::one(py.detach(|| client.infer_async(request))),
+            Home::There(client, told) => {
+                let (told, asked) = (told.clone(), owned(&request.outputs));
+                let answer = py.detach(|| client.infer_async(request));
+                task::one(async move { told.whole(&asked, answer.await?) })
+            }
         };
         task::start(slf, pending, id, deliver)
     }
@@ -148,7 +155,7 @@ impl Model {
         let id = request.id.clone();
         let answers = match model.home.get(py)? {
             Home::Here(engine, _) | Home::HerePython(engine, _) => py.detach(|| engine.stream(request)),
-            Home::There(client) => py.detach(|| client.stream(request)),
+            Home::There(client, _) => py.detach(|| client.stream(request)),
         };
         stream::puller(slf, answers.map_err(|error| raise(py, &error, id.as_deref()))?, id)
     }
@@ -220,7 +227,10 @@ impl Model {
                 let away = timed || taken();
                 if away { signals::during(py, |look| engine.infer_async(request).wait(look))? } else { engine.infer(request) }
             }
-            Home::There(client) => signals::during(py, |look| client.infer_looking(request, look))?,
+            Home::There(client, told) => {
+                let asked = request.outputs.clone();
+                signals::during(py, |look| client.infer_looking(request, look))?.and_then(|response| told.whole(&asked, response))
+            }
         };
         self.present(py, result, id.as_deref())
     }
@@ -233,7 +243,11 @@ impl Model {
     /// The outputs as a dict, or the error as an exception.
     #[inline]
     pub(crate) fn present<'py>(&self, py: Python<'py>, result: Result<Response>, id: Option<&str>) -> PyResult<Bound<'py, PyDict>> {
-        let (response, answer) = (result.map_err(|error| raise(py, &error, id))?, PyDict::new(py));
+        let fits = |response| match self.home.get(py) {
+            Ok(Home::There(_, told)) => told.fits(&response).map(|()| response),
+            _ => Ok(response),
+        };
+        let (response, answer) = (result.and_then(fits).map_err(|error| raise(py, &error, id))?, PyDict::new(py));
         if self.version.is_empty() {
             *self.answered.lock() = Some(response.version).filter(|version| !version.is_empty());
         }
@@ -247,6 +261,16 @@ impl Model {
         }
         Ok(answer)
     }
+}
+
+/// As a server tells it.
+fn spec((name, datatype, shape): (String, String, Vec<i64>)) -> Result<TensorSpec> {
+    let datatype = Datatype::parse(&datatype, &name)?;
+    Ok(TensorSpec { name: name.into(), datatype, shape: Some(Shape::from_vec(shape)), symbols: Vec::new(), ranges: Vec::new(), optional: false })
+}
+
+fn owned(names: &[Cow<'_, str>]) -> Vec<Cow<'static, str>> {
+    names.iter().map(|name| Cow::Owned(name.clone().into_owned())).collect()
 }
 
 #[inline]

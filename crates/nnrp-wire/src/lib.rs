@@ -17,6 +17,6 @@ mod settings;
 mod shared;
 mod unread;
 
-pub use client::{Client, Pending, Question};
+pub use client::{Client, Pending, Question, Told};
 pub use server::Server;
 pub use settings::ServerSettings;

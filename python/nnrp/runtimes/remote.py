@@ -96,5 +96,7 @@ def _check(error: NnrpError) -> None:
         # The request fitted the signature that the server told: it is the server that has another model now, or none.
         told = {"code": error.code, "reason": error.reason, "message": error.message}
         raise RunFailed(f"remote: the server refused what fits the signature that it told: {error.message}", runtime=Remote.name, server=told) from error
+    if error.reason == "CONNECTION_FAILED" and "output" in error.details:
+        raise RunFailed(f"remote: {error.message}", runtime=Remote.name, **error.details) from error
     if error.reason == "NOT_OFFERED" and error.details.get("decoupled"):
         raise NotOffered(f"remote: {error.message}: load it over gRPC with the option 'stream': true", **error.details) from error

@@ -3,8 +3,10 @@ mod caller;
 pub(crate) mod grpc;
 pub(crate) mod http;
 mod link;
+mod told;
 
 pub use caller::Pending;
+pub use told::Told;
 
 use caller::Caller;
 use nnrp_core::stop::Look;
