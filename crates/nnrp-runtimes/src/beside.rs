@@ -18,11 +18,25 @@ pub fn check(path: &Path, format: &str) -> Result<()> {
         "openvino_ir" | "ncnn" => is_within(with("bin")),
         "paddle" | "paddle_pir" => is_within(with("pdiparams")),
         "mnn" => is_within(vec![path.with_added_extension("weight")]),
+        "gguf" => is_within(parts(path)),
         "saved_model" if path.is_dir() => folder_is_within(&path.join("saved_model.pb")),
         "saved_model" => folder_is_within(path),
         _ => true,
     };
     if is_right { Ok(()) } else { Err(refused("outside its folder")) }
+}
+
+/// All parts of a language model of which this is one, `NAME-00001-of-00003.gguf`.
+fn parts(path: &Path) -> Vec<PathBuf> {
+    let told = path.file_name().and_then(|name| {
+        let (name, count) = name.to_str()?.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+        let (name, part) = name.rsplit_once('-')?;
+        let is_number = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+        Some((name, count)).filter(|_| is_number(part) && is_number(count))
+    });
+    let Some((name, count)) = told else { return Vec::new() };
+    let part = |part| path.with_file_name(format!("{name}-{part:05}-of-{count}.gguf"));
+    (1..=count.parse().unwrap_or(0)).map(part).collect()
 }
 
 /// The error of weights that a model keeps where it must not.
@@ -109,6 +123,14 @@ mod tests {
             let tree = Tree::new(format, &["m/n.mnn", &format!("m/{weights} -> ../secret"), "secret"]);
             assert!(!tree.check("m/n.mnn", format), "{format}");
         }
+    }
+
+    #[test]
+    fn every_part_of_a_language_model_lies_with_the_first() {
+        let whole = ["l-00001-of-00002.gguf", "l-00002-of-00002.gguf", "l.gguf", "other-00002-of-00002.gguf -> ../nnrp-elsewhere"];
+        assert!(Tree::new("parts", &whole).check("l-00001-of-00002.gguf", "gguf"));
+        let tree = Tree::new("part", &["m/l-00001-of-00002.gguf", "m/l-00002-of-00002.gguf -> ../secret", "m/l.gguf", "secret"]);
+        assert!(!tree.check("m/l-00001-of-00002.gguf", "gguf") && tree.check("m/l.gguf", "gguf"));
     }
 
     #[test]
