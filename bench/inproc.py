@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,27 +122,51 @@ def _function(options: Options) -> Table:
     limit, text = min(peer) + 3, "≤ the function + 3 µs"
     rows = [Row("model(x), small", "p50 µs", median(ours), median(peer), goal=Goal("value", limit, text), details=details)]
     if product is not None:
-        with product.serve(_same, **line, http_port=0, grpc_port=None) as server:
-            rows.append(Row("its run in nnrp.serve", "mean µs", _served(product, server, x, options.calls), min(peer), goal=Goal("value", limit, text)))
+        rows += _served_rows(product, line, x, options.calls, min(peer), Goal("value", limit, text))
     return Table("In process, a Python function", "the function", None, rows)
+
+
+def _served_rows(product: Any, line: dict[str, Any], x: NDArray[np.float32], calls: int, peer: float, goal: Goal) -> list[Row]:
+    """Time its run in nnrp.serve: for one client, which the worker sleeps before, for several, and beside a thread that spins."""
+    unit, rows = "mean µs", []
+    with product.serve(_same, **line, http_port=0, grpc_port=None) as server:
+        for clients, case in ((1, ""), (4, ", 4 clients"), (8, ", 8 clients")):
+            rows.append(Row(f"its run in nnrp.serve{case}", unit, _served(product, server, x, calls, clients), peer, goal=goal))
+        with spinning_thread():
+            spun = _served(product, server, x, calls // 20)
+        rows.append(Row("its run in nnrp.serve, a Python thread spinning", unit, spun, peer, goal=goal))
+    with product.serve(_same, **line, isolation="process", http_port=0, grpc_port=None) as server:
+        for case, beside in (("", nullcontext()), (", a Python thread spinning", spinning_thread())):
+            with beside:
+                rows.append(Row(f"its run in a process of its own{case}", unit, _served(product, server, x, calls // 20), peer))
+    return rows
 
 
 def _same(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return x
 
 
-def _served(product: Any, server: Any, x: NDArray[np.float32], calls: int) -> float:
-    """The mean run of so many requests, one after the other, by the server's own count."""
-    ask = product.connect(server.http_url)
+def _served(product: Any, server: Any, x: NDArray[np.float32], calls: int, clients: int = 1) -> float:
+    """The mean run of so many requests, by the server's own count; of each client one after the other."""
+    asks = [product.connect(server.http_url) for _ in range(clients)]
     model = server.engine.model("_same")
     spent: list[tuple[int, int]] = []
     for count in (calls // 10, calls):
-        for _ in range(count):
-            ask(x)
+        threads = [threading.Thread(target=_ask, args=(ask, x, count // clients)) for ask in asks[1:]]
+        for thread in threads:
+            thread.start()
+        _ask(asks[0], x, count // clients)
+        for thread in threads:
+            thread.join()
         told = model.statistics()
         spent.append((told["run_ns"], told["success_count"]))
     (before_ns, before), (after_ns, after) = spent
     return (after_ns - before_ns) / (after - before) / 1e3
+
+
+def _ask(ask: Any, x: NDArray[np.float32], calls: int) -> None:
+    for _ in range(calls):
+        ask(x)
 
 
 def _on_openvino(file: Path, x: NDArray[np.float32]) -> dict[str, Block]:
