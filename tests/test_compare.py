@@ -142,9 +142,18 @@ def test_a_tolerance_for_what_is_no_output_is_refused(double_file: Path) -> None
         quick(double_file, tolerance={"yy": 0.0})
 
 
-def test_a_comparison_of_nothing_says_so(double_file: Path) -> None:
+def test_a_comparison_of_nothing_proves_nothing(tmp_path: Path, double_file: Path) -> None:
     report = quick(double_file, shapes={"x": [0, 4]})
-    assert report.results[1].notes == ("nothing was compared: no elements in y",)
+    assert (report.status, report.results[1].verdict) == (2, "failed")
+    assert "nothing was compared" in report.table()
+    # An output that may be empty, beside one that is not.
+    nodes = [helper.make_node("NonZero", ["x"], ["where"]), helper.make_node("Identity", ["x"], ["y"])]
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy")
+    where = helper.make_tensor_value_info("where", TensorProto.INT64, [1, "n"])
+    model = helper.make_model(helper.make_graph(nodes, "some", [x], [where, y]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "some.onnx")
+    report = quick(tmp_path / "some.onnx", ranges={"x": (0, 0)})
+    assert (report.status, report.results[1].notes) == (0, ("nothing was compared: no elements in where",))
 
 
 def test_answers_that_change_from_run_to_run_are_told(tmp_path: Path) -> None:

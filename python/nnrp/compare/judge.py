@@ -102,6 +102,9 @@ class Judge:
             for (tally, *_), datatype in zip(self._tallies, self._datatypes, strict=True)
         ]
         empty = [one.output for one in found if not one.elements]
+        if len(empty) == len(found) and not any(one.note for one in found):
+            message = "nothing was compared: no output had an element in any case; give other shapes or inputs"
+            return replace(result, failure=Failure("comparing", "NOTHING_COMPARED", message))
         told = [self._note] * bool(self._note) + [f"nothing was compared: no elements in {', '.join(empty)}"] * bool(empty)
         return replace(result, differences=tuple(found), notes=(*result.notes, *told))
 
