@@ -15,6 +15,7 @@ from typing import Any
 import magika
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 import zoo
 from onnx import helper, numpy_helper
@@ -170,3 +171,28 @@ def test_a_saved_model_is_a_folder_that_is_loaded_like_a_file(tmp_path: Path) ->
     assert model(np.ones((1, 4), np.float32))["y"].tolist() == [[3, 3, 3, 3]]
     with pytest.raises(errors.Unimplemented, match="saved_model"):
         nnrp.load(folder, runtime="onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("body", "what"),
+    [
+        ("(int64[n] x) => (int64[n] y) { c = Constant<value = int64[1] {1099511627776}>() y = Add(x, c) }", "the constant 1099511627776 in Add"),
+        ("(float[n] x) => (float[n] y) { d = Cast<to = 11>(x) m = Mul(d, d) y = Cast<to = 1>(m) }", "FP64 in Mul"),
+        ("(float[n] x) => (float[n] y) { c = Constant<value = double {0.5}>() d = Cast<to = 1>(c) y = Mul(x, d) }", None),
+        # A slice to the end says so by the largest number there is.
+        (
+            "(float[n] x) => (float[m] y) { s = Constant<value = int64[1] {1}>() e = Constant<value = int64[1] {9223372036854775807}>() y = Slice(x, s, e) }",
+            None,
+        ),
+    ],
+)
+def test_what_32_bits_cannot_hold_is_refused_where_the_file_shows_it_and_told_otherwise(tmp_path: Path, body: str, what: str | None) -> None:
+    path = tmp_path / "wide.onnx"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> wide {body}'), path)
+    if what is not None:
+        with pytest.raises(errors.NotOffered, match=what):
+            nnrp.load(path, runtime="openvino")
+    loaded = nnrp.load(path, runtime="openvino", precision="strict" if what is None else "fast")
+    assert loaded.session is not None
+    assert loaded.session.settings["narrows"]["INT64"] == "INT32"
+    assert len(loaded(np.arange(3).astype(np.int64 if "int64[n] x" in body else np.float32))["y"]) in (2, 3)

@@ -1,5 +1,7 @@
 //! What an ONNX file says of itself, read without a runtime.
 pub(crate) mod division;
+pub(crate) mod narrowing;
+mod node;
 mod signature;
 pub(crate) mod weights;
 

@@ -120,6 +120,8 @@ impl Effective {
             "threads": number("INFERENCE_NUM_THREADS"),
             "shapes": shapes,
             "properties": self.flat,
+            // What a model makes of fitting inputs is not seen (spec §8.6).
+            "narrows": {"FP64": "FP32", "INT64": "INT32", "UINT32": "INT32", "UINT64": "INT32"},
             // Its kernels look at no index that a request gives (spec §8.18).
             "values_checked": false,
         });

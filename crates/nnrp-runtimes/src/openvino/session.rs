@@ -39,6 +39,16 @@ pub(super) struct OpenVinoSession {
     path: PathBuf,
 }
 
+/// Refuses, where nothing may be narrowed, what the file shows to be.
+fn keeps_its_types(spec: &ModelSpec, format: &str) -> Result<()> {
+    if spec.precision != Precision::Strict || format != "onnx" {
+        return Ok(());
+    }
+    let Some(what) = onnx::narrowing::beyond_32_bits(&spec.path) else { return Ok(()) };
+    let message = format!("{}: {what}: openvino computes it with 32 bits; precision 'fast' allows it, and onnxruntime does not", super::NAME);
+    Err(NnrpError::new(Reason::NotOffered, message).with("precision", name_of(spec.precision)).with("runtime", super::NAME))
+}
+
 impl OpenVinoSession {
     /// Loads the file with what its description asks for.
     pub(super) fn load(library: &'static Library, spec: &ModelSpec) -> Result<OpenVinoSession> {
@@ -47,6 +57,7 @@ impl OpenVinoSession {
             let message = "precision 'int8': openvino computes in INT8 what the model has in INT8; quantise the model";
             return Err(NnrpError::new(Reason::NotOffered, message).with("precision", name_of(spec.precision)).with("runtime", super::NAME));
         }
+        keeps_its_types(spec, format)?;
         let _alone = library.loads.lock();
         let device = Device::find(library, &spec.device)?;
         let options = Options::parse(&spec.options)?;
