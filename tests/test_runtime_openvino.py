@@ -16,9 +16,11 @@ import magika
 import numpy as np
 import onnx
 import onnx.parser
+import openvino
 import pytest
 import zoo
 from onnx import helper, numpy_helper
+from openvino import opset13
 
 import nnrp
 from nnrp import errors
@@ -196,3 +198,17 @@ def test_what_32_bits_cannot_hold_is_refused_where_the_file_shows_it_and_told_ot
     assert loaded.session is not None
     assert loaded.session.settings["narrows"]["INT64"] == "INT32"
     assert len(loaded(np.arange(3).astype(np.int64 if "int64[n] x" in body else np.float32))["y"]) in (2, 3)
+
+
+def test_a_model_with_a_memory_is_run_by_one_caller_at_a_time(tmp_path: Path) -> None:
+    x, v = opset13.parameter([1], np.float32, name="x"), opset13.read_value(opset13.constant(np.zeros(1, np.float32)), "v")
+    y = opset13.add(x, v)
+    y.set_friendly_name("y")
+    y.output(0).set_names({"y"})
+    openvino.save_model(openvino.Model([opset13.result(y)], [opset13.assign(y, "v")], [x]), tmp_path / "sum.xml")
+    model = nnrp.load(tmp_path / "sum.xml", runtime="openvino", options={"NUM_STREAMS": "2"})
+    assert model.session is not None
+    assert (model.session.exclusive, model.session.settings["stateful"]) == (True, True)
+    with ThreadPoolExecutor(6) as pool:
+        answers = [float(one["y"][0]) for one in pool.map(lambda _: model(np.ones(1, np.float32)), range(300))]
+    assert sorted(answers) == list(range(1, 301))

@@ -104,7 +104,7 @@ impl Effective {
     }
 
     /// The settings that hold, with the library's version.
-    pub(super) fn settings(&self, library: &Library, options: &Options, precision: Precision) -> Map<String, Value> {
+    pub(super) fn settings(&self, library: &Library, options: &Options, precision: Precision, stateful: bool) -> Map<String, Value> {
         let arithmetic = match (precision, self.all(HINT).first().copied()) {
             (Precision::Fast, Some("bf16")) => "bf16",
             (Precision::Fast, Some("f16")) => "fp16",
@@ -119,6 +119,7 @@ impl Effective {
             "device": self.devices(),
             "threads": number("INFERENCE_NUM_THREADS"),
             "shapes": shapes,
+            "stateful": stateful,
             "properties": self.flat,
             // What a model makes of fitting inputs is not seen (spec §8.6).
             "narrows": {"FP64": "FP32", "INT64": "INT32", "UINT32": "INT32", "UINT64": "INT32"},

@@ -16,6 +16,7 @@ use crate::{format, onnx};
 use nnrp_core::error::excerpt;
 use nnrp_core::runtime::Room;
 use nnrp_core::{Concurrency, Control, ModelSpec, NnrpError, Outputs, Precision, Reason, Result, Session, SessionInfo, Signature, Tensor, Threads};
+use regex_lite::Regex;
 use smallvec::SmallVec;
 use std::ffi::{CStr, CString, c_char};
 use std::path::{Path, PathBuf};
@@ -37,6 +38,16 @@ pub(super) struct OpenVinoSession {
     pub(super) placings: Vec<Placing>,
     /// Stripped from what the library says.
     path: PathBuf,
+}
+
+/// Whether a model has a memory, as its file says. It is the request's: such a model has one, which is never lent.
+fn remembers(path: &Path, format: &str) -> bool {
+    let says = || {
+        let text = std::fs::read(path).ok()?;
+        let operator = Regex::new(r#"\btype\s*=\s*["'](ReadValue|Assign)["']"#).ok()?;
+        Some(operator.is_match(&String::from_utf8_lossy(&text)))
+    };
+    format == "openvino_ir" && says().unwrap_or(true)
 }
 
 /// Refuses, where nothing may be narrowed, what the file shows to be.
@@ -73,20 +84,20 @@ impl OpenVinoSession {
         })?;
         let effective = Effective::read(library, &compiled);
         effective.check(library, &device, &options, spec.precision)?;
-        let runs_on = effective.devices();
+        let (runs_on, remembers) = (effective.devices(), remembers(&spec.path, format));
         let info = SessionInfo {
             signature: read.signature,
             runtime: super::NAME,
             runtime_version: library.version.clone(),
             format: format.to_owned(),
             device: if runs_on == "CPU" { "cpu".to_owned() } else { runs_on },
-            concurrency: Concurrency::Shared,
+            concurrency: if remembers { Concurrency::Exclusive } else { Concurrency::Shared },
             threads: Threads::Any,
             cancellable: true,
             streams: false,
-            settings: effective.settings(library, &options, spec.precision),
+            settings: effective.settings(library, &options, spec.precision, remembers),
         };
-        let (narrow, lends) = (device.has_cpu(), device.over.is_none() && device.has_cpu());
+        let (narrow, lends) = (device.has_cpu(), device.over.is_none() && device.has_cpu() && !remembers);
         let pool = Pool::new(library, compiled);
         let placings = info.signature.outputs.iter().map(|_| Placing::default()).collect();
         Ok(OpenVinoSession { pool, info, places: read.places, bounds: read.bounds, narrow, lends, placings, path: spec.path.clone() })
