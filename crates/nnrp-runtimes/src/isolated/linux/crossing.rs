@@ -171,6 +171,7 @@ impl Life {
                 value = post.reply().word.fetch_and(!NUDGE, Ordering::SeqCst) & !NUDGE;
             }
             if value == sat.run {
+                post.fetch_reply();
                 pace.took.store(post.reply().took.load(Ordering::Relaxed).into(), Ordering::Relaxed);
                 return Crossed::Done;
             }

@@ -163,6 +163,7 @@ impl Host {
         let (mut answered, mut took) = (Instant::now(), Duration::ZERO);
         loop {
             let (run, begun) = futex::wait_since(answered, &post.ask().word, &post.host_sleeps.0, seen, spin);
+            post.fetch_ask();
             if self.closing.load(Ordering::SeqCst) {
                 return;
             }

@@ -12,6 +12,9 @@ const ROOM: usize = 128 << 10;
 /// Of a word that is waited for: somebody wants who waits to look around. No number of a run and no count of answers has it.
 pub(super) const NUDGE: u32 = 1 << 31;
 
+/// The first of a room's words that lies on another line than the word.
+const LINE: usize = (64 - size_of::<Post>()) / 8;
+
 /// Where what is said about something lies: the place, and below it the count of words. One number, so that all of a small ask lies on one cache line.
 #[repr(C)]
 pub(super) struct Spot(AtomicU64);
@@ -48,6 +51,21 @@ struct Side {
     room: [AtomicU64; (ROOM - size_of::<Post>()) / 8],
 }
 
+impl Side {
+    /// Has the processor fetch the line behind the word's, where a small tensor lies, while the words are read.
+    #[inline]
+    fn fetch(&self) {
+        let line = std::ptr::from_ref(&self.room[LINE]);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, which reads nothing.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _no_hint = line;
+    }
+}
+
 /// On a cache line of its own.
 #[repr(C, align(128))]
 pub(super) struct Flag(pub(super) AtomicU32);
@@ -75,6 +93,16 @@ impl Seat {
 
     pub(super) fn reply(&self) -> &Post {
         &self.reply.post
+    }
+
+    /// For whoever has just seen an ask.
+    pub(super) fn fetch_ask(&self) {
+        self.ask.fetch();
+    }
+
+    /// For whoever has just seen a reply.
+    pub(super) fn fetch_reply(&self) {
+        self.reply.fetch();
     }
 
     /// Where the answer lies before which so many were given.
