@@ -51,6 +51,7 @@ def test_a_device_may_have_its_runtimes_name_before_it(double_file: Path, runtim
     session = nnrp.load(double_file, runtime=runtime, device=f"{runtime}:cpu", isolation=isolation).session
     assert session is not None
     assert session.device == "cpu"
+    assert session.settings["device"].lower() == "cpu"
     for other in ("cuda:0", f"{runtime}:cuda:0", "other:cpu", f"{runtime}:"):
         with pytest.raises(DeviceNotFound):
             nnrp.load(double_file, runtime=runtime, device=other, isolation=isolation)

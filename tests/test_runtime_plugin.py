@@ -67,7 +67,7 @@ def test_a_plug_in_loads_and_answers_like_any_runtime(sample: Path, model_file: 
     assert model(X)["y"].tolist() == [3, 5, 7]
     assert model.session is not None
     assert (model.session.runtime, model.session.format, model.session.version) == ("sample", "sample", "1.0")
-    assert model.session.settings == {"scale": 2, "delay_ms": 0, "precision": "strict"}
+    assert model.session.settings == {"scale": 2, "delay_ms": 0, "precision": "strict", "device": "cpu"}
     assert model.metadata()["platform"] == "sample_sample"
 
 

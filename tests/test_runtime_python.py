@@ -17,7 +17,7 @@ import pytest
 from abacus import Abacus, Raises, Session, X, engine_of, gives, model_of
 
 import nnrp
-from nnrp.errors import AlreadyExists, InvalidOption, LoadFailed, UnknownOption
+from nnrp.errors import AlreadyExists, DeviceNotFound, InvalidOption, LoadFailed, UnknownOption
 from nnrp.runtimes import Control, ModelSpec
 
 # What a run gives
@@ -183,6 +183,9 @@ def test_a_device_or_precision_that_a_session_does_not_have_is_refused() -> None
     with pytest.raises(nnrp.NnrpError, match="precision strict: runtime abacus computes in bf16"):
         engine.load("abacus:a", runtime="abacus")
     assert engine.load("abacus:a", runtime="abacus", device="wood", precision="fast").session is not None
+    engine.add_runtime(Abacus(another=Session(gives(X), settings={"device": "iron"})))
+    with pytest.raises(DeviceNotFound, match="device 'cpu' is not there; runtime abacus took iron"):
+        engine.load("abacus:another", "another", runtime="abacus", device="cpu")
 
 
 def test_a_session_tells_what_it_is() -> None:
@@ -190,7 +193,7 @@ def test_a_session_tells_what_it_is() -> None:
     session = model.session
     assert session is not None
     assert (session.runtime, session.version, session.format, session.device) == ("abacus", "3", "beads", "wood")
-    assert (session.settings, session.exclusive, session.cancellable) == ({"beads": 3}, True, True)
+    assert (session.settings, session.exclusive, session.cancellable) == ({"beads": 3, "device": "wood"}, True, True)
     assert model.metadata()["platform"] == "abacus_beads"
     engine = model.engine
     assert engine is not None

@@ -59,10 +59,10 @@ def test_a_session_in_python_warms_up_tells_what_it_uses_and_takes_options() -> 
     model = engine_of(model=session).model("model")
     told_of(model).warm_up()
     assert told_of(model).stats() == {"runs": 1, "memory": {"byte_size": 12}}
-    assert told_of(model).settings == {"beads": 3}
+    assert told_of(model).settings == {"beads": 3, "device": "cpu"}
     told_of(model).set_option("beads", 8)
     assert session.beads == 8
-    assert told_of(model).settings == {"beads": 8}
+    assert told_of(model).settings == {"beads": 8, "device": "cpu"}
 
 
 def test_a_session_under_a_description_has_every_verb() -> None:
@@ -83,7 +83,7 @@ def test_an_option_is_checked_and_a_verb_that_fails_is_the_runtimes_failure() ->
     with pytest.raises(RunFailed, match="13 beads") as failed:
         told_of(model).set_option("beads", 13)
     assert "/etc" not in failed.value.message
-    assert told_of(model).settings == {"beads": 3}
+    assert told_of(model).settings == {"beads": 3, "device": "cpu"}
 
 
 def test_a_verb_that_a_session_does_not_have_is_not_offered(double: nnrp.Model) -> None:

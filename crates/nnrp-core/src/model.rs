@@ -323,7 +323,9 @@ impl Loaded {
         for (name, value) in &*self.changed.lock() {
             told["settings"][name] = value.clone();
         }
+        let device = told["device"].clone();
         if let Some(settings) = told["settings"].as_object_mut() {
+            settings.entry("device").or_insert(device);
             settings.extend(self.session.state());
         }
         told["labels"] = json!(self.labels);

@@ -136,9 +136,10 @@ def _describe(runtime: str, version: str, spec: ModelSpec, session: Any) -> tupl
 
 def _check_honoured(runtime: str, spec: ModelSpec, told: dict[str, Any]) -> None:
     """Refuse a session that is elsewhere, or less exact or more, than was asked for: nothing falls back silently."""
-    if spec.device not in ("auto", told["device"]):
-        message = f"device '{spec.device[:96]}' is not there; runtime {runtime} took {told['device']}"
-        raise DeviceNotFound(message, runtime=runtime, available=[told["device"]])
+    devices = [told["device"], told["settings"].get("device", told["device"])]
+    if other := next((device for device in devices if spec.device not in ("auto", device)), None):
+        message = f"device '{spec.device[:96]}' is not there; runtime {runtime} took {other!s:.96}"
+        raise DeviceNotFound(message, runtime=runtime, available=[other])
     precision = told["settings"].get("precision", "strict")
     if spec.precision not in ("fast", precision):
         raise NotOffered(f"precision {spec.precision}: runtime {runtime} computes in {precision}", runtime=runtime)
