@@ -178,6 +178,8 @@ def test_an_error_of_the_models_is_the_same_class_in_every_form(server: nnrp.Ser
         ("datatype", "output 'y': expected datatype FP32, got FP64"),
         ("rank", r"output 'y': expected shape \[-1\], got \[1, 3\]"),
         ("missing", r"output 'y': expected FP32 \[-1\], got none"),
+        ("twice", "model 'troubled': output 'y' is there twice"),
+        ("text", "expected an error of type TritonError, got str"),
         ("none", "expected a list of 1 InferenceResponse, got NoneType"),
         ("two", "got one of 2"),
         ("other", "got one of 1: dict"),

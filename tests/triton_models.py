@@ -205,11 +205,14 @@ model(
                 return [pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError("no bread today", code))]
             if what == "raise":
                 raise pb_utils.TritonModelException("cannot open /srv/secret/weights.bin")
+            if what == "text":
+                return [pb_utils.InferenceResponse(error="no bread today")]
             return {
                 "": [pb_utils.InferenceResponse([pb_utils.Tensor("y", 2 * x + 1)])],
                 "datatype": [pb_utils.InferenceResponse([pb_utils.Tensor("y", x.astype(np.float64))])],
                 "rank": [pb_utils.InferenceResponse([pb_utils.Tensor("y", x[None])])],
                 "missing": [pb_utils.InferenceResponse([pb_utils.Tensor("z", x)])],
+                "twice": [pb_utils.InferenceResponse([pb_utils.Tensor("y", x), pb_utils.Tensor("y", 2 * x)])],
                 "none": None,
                 "two": [pb_utils.InferenceResponse([pb_utils.Tensor("y", x)])] * 2,
                 "other": [{"y": x}],

@@ -92,6 +92,8 @@ class InferenceResponse:
         for one in output_tensors or ():
             if not isinstance(one, Tensor):
                 raise TritonModelException(f"InferenceResponse: expected output tensors, got one of type {type(one).__name__}")
+        if error is not None and not isinstance(error, TritonError):
+            raise TritonModelException(f"InferenceResponse: expected an error of type TritonError, got {type(error).__name__}")
         self._outputs, self._error, self._parameters = list(output_tensors or ()), error, dict(parameters or {})
 
     def output_tensors(self) -> list[Tensor]:

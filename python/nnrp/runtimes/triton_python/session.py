@@ -173,6 +173,9 @@ class Session:
         if error is not None:
             raise error._typed(self._name)
         given = self._ports["output"]
+        names = [one.name() for one in response.output_tensors()]
+        if twice := next((name for name in names if name in given and names.count(name) > 1), None):
+            raise RunFailed(f"model '{self._name}': output '{twice[:96]}' is there twice", runtime="triton-python", output=twice[:96])
         return {one.name(): turned(one._output(), given[one.name()], inward=False) for one in response.output_tensors() if one.name() in given}
 
     def _check_batch(self, inputs: Mapping[str, Any]) -> None:
