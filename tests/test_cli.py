@@ -220,7 +220,7 @@ def test_a_bad_model_stops_the_start_unless_told_to_skip_it(tmp_path: Path, fold
     told = run("serve", tmp_path, "--http-port", "0", "--grpc-port", "0", status=1)
     assert "model 'bad' version '1'" in told
     assert "INVALID_MODEL" in told
-    server = Serving(tmp_path, folder / "scale" / "1" / "model.onnx", f"other={folder / 'scale' / '2' / 'model.onnx'}", "--skip-bad")
+    server = Serving(tmp_path, tmp_path / "nowhere.onnx", folder / "scale" / "1" / "model.onnx", f"other={folder / 'scale' / '2' / 'model.onnx'}", "--skip-bad")
     assert [model["name"] for model in server.about["models"]] == ["other", "scale"]
     assert server.stop(signal.SIGINT) == 0
 

@@ -201,6 +201,8 @@ def test_a_folder_with_one_version_is_loaded_by_its_name(tmp_path: Path) -> None
         zoo.scale(tmp_path / "scale" / version / "model.onnx", factor)
     with pytest.raises(errors.InvalidOption, match="one model version, got 2"):
         nnrp.load(tmp_path / "scale")
+    with pytest.raises(errors.VersionNotFound, match="no version '3': expected one of 1, 2"):
+        nnrp.load(tmp_path / "scale", version="3")
     model = nnrp.load(tmp_path / "scale", version="2")
     assert (model.name, model.version, model(X)["y"].tolist()) == ("scale", "2", DOUBLED)
 

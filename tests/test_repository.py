@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from zoo import identity
@@ -27,6 +28,22 @@ def test_a_file_called_model_is_called_as_its_folder(tmp_path: Path) -> None:
 
 def test_a_name_can_be_given(tmp_path: Path) -> None:
     assert _names(identity(tmp_path / "model.onnx"), "other") == [("other", "1")]
+
+
+def test_a_name_that_none_can_have_is_told_how_to_replace(tmp_path: Path) -> None:
+    file = identity(tmp_path / "my model.onnx")
+    for bad in (lambda: nnrp.load(file), lambda: nnrp.load(lambda x: x, inputs={"x": ("FP32", [1])}, outputs={"y": ("FP32", [1])})):
+        with pytest.raises(InvalidOption, match=r"model name: expected .*; give the model another: name=, or NAME=PATH"):
+            bad()
+    assert nnrp.load(file, "mine").name == "mine"
+
+
+def test_a_path_may_be_bytes_and_one_that_no_file_can_have_is_not_found(tmp_path: Path) -> None:
+    path: Any = bytes(identity(tmp_path / "digits.onnx"))
+    assert nnrp.load(path).name == "digits"
+    for long in ("a" * 5000, str(tmp_path / ("b" * 300)), "name=" + "c" * 5000):
+        with pytest.raises(FileNotFound, match="no file or folder"):
+            nnrp.load(long)
 
 
 def test_a_name_can_stand_before_the_path(tmp_path: Path) -> None:

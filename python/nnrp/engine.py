@@ -10,7 +10,6 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
@@ -128,14 +127,16 @@ class Engine(_nnrp.Engine):
             FileNotFound, InvalidModel, ModelExists, UnknownOption, InvalidOption, RuntimeNotInstalled, DeviceNotFound, NoRuntime, NotOffered,
             LoadFailed.
         """
+        from nnrp import repository
+
         if callable(path):
             from nnrp.runtimes import callable as functions
 
             self._bring(["callable"])
             with functions.described(path, name, version, runtime, {"options": options or {}, **described}) as spec:
-                return self.model(*self._load(_json(spec)))
+                return self.model(*self._load_named(_json(spec)))
         said = {"runtime": runtime, "options": options, **described}
-        return self.load_source(_source(path, name, version, runtime), **said)
+        return self.load_source(repository.only(os.fsdecode(path), name, version, _names(runtime, "") if runtime else ()), **said)
 
     def load_source(self, source: Source, **said: Any) -> Model:
         """Load what `nnrp.repository.find` found; what is said here wins over what its description says."""
@@ -160,7 +161,7 @@ class Engine(_nnrp.Engine):
 
     def _load_with(self, wanted: Any, description: str) -> tuple[str, str]:
         try:
-            return self._load(description)
+            return self._load_named(description)
         except (NoRuntime, NotOffered, RuntimeNotInstalled) as error:
             # Only now is it worth looking which runtimes other packages bring.
             from nnrp.runtimes import entry
@@ -176,6 +177,15 @@ class Engine(_nnrp.Engine):
             if wanted or not self._bring(entry.names()):
                 raise
         return self._load(description)
+
+    def _load_named(self, description: str) -> tuple[str, str]:
+        try:
+            return self._load(description)
+        except InvalidOption as error:
+            if error.details.get("field") != "name":
+                raise
+            # It is the file's or the function's, mostly.
+            raise InvalidOption(f"{error.message}; give the model another: name=, or NAME=PATH on a command line", **error.details) from None
 
     def add_runtime(self, runtime: Runtime) -> None:
         """Load also with this runtime from now on, after those that are there; one of the same name that was added before is replaced.
@@ -370,18 +380,6 @@ def _unknown(name: str, known: Sequence[str]) -> str:
 def _name_is_good(name: object) -> None:
     if not isinstance(name, str) or not re.fullmatch(r"[\w][\w.-]{0,63}", name):
         raise InvalidOption(f"runtime name: expected 1 to 64 letters, digits, '.', '_' or '-', not starting with '.', got {name!r:.96}")
-
-
-def _source(path: StrPath, name: str | None, version: str | None, runtime: str | Sequence[str] | None) -> Source:
-    """Find the one model version that is meant."""
-    from nnrp import repository
-
-    found = repository.find(path, name, _names(runtime, "") if runtime else ())
-    if len(found) > 1 or (os.path.isdir(path) and not repository.is_model(path)):
-        found = [source for source in found if version in (None, source.version)]
-        if len(found) != 1:
-            raise InvalidOption(f"model folder: expected one model version, got {len(found)}; say which file to load")
-    return replace(found[0], version=version or found[0].version)
 
 
 def _json(spec: dict[str, Any]) -> str:

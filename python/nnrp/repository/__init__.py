@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from nnrp.errors import FileNotFound, InvalidModel, InvalidOption, NnrpError
+from nnrp.errors import FileNotFound, InvalidModel, InvalidOption, NnrpError, VersionNotFound
 
 from . import archive, cache, description, sources
 
@@ -72,13 +72,13 @@ def find(path: str | os.PathLike[str], name: str | None = None, runtimes: Sequen
         InvalidOption: one name was given for several models, the folder is half a model's and half a repository, or a description contradicts its place.
         Malformed: a description cannot be read.
     """
-    text, name = _named(os.fspath(path), name)
+    text, name = _named(os.fsdecode(path), name)
     place = Path(text)
-    if sources.is_one(text, runtimes) and not place.exists():
+    if sources.is_one(text, runtimes) and not _is_there(place):
         place = sources.fetch(text)
         digests = sources.held(text, None, place)
         return [replace(source, digests={**source.digests, **digests}) for source in _at(place, name, name or sources.name(text), refused)]
-    if ":" in text and not place.exists():
+    if ":" in text and not _is_there(place):
         return [Source(name or re.split("[:/]", text)[-1], "1", text)]
     return _at(place, name, name, refused)
 
@@ -92,8 +92,8 @@ def _at(place: Path, given: str | None, name: str | None, refused: Refused | Non
         name: likewise, or what its source is called.
         refused: as `find` takes it.
     """
-    if not place.exists():
-        raise FileNotFound(f"no file or folder '{place}'")
+    if not _is_there(place):
+        raise FileNotFound(f"no file or folder '{place!s:.256}'")
     if place.is_file() and place.suffix == ".toml":
         return [replace(source, name=given or source.name) for source in _unless_refused(_described(place), given or place.parent.resolve().name, refused)]
     if archive.is_one(place):
@@ -209,6 +209,14 @@ def _under(source: Source) -> Source:
     return replace(source, name=name, version=version, said=said)
 
 
+def _is_there(place: Path) -> bool:
+    """Whether there is something; a name that no file can have is none's."""
+    try:
+        return place.exists()
+    except OSError:
+        return False
+
+
 def is_model(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is one model, not a folder that holds some."""
     return Path(path).is_file() or any(Path(path, name).is_file() for name in CONTENTS)
@@ -227,6 +235,24 @@ def one(path: str | os.PathLike[str]) -> Path:
     return Path(found[-1].path)
 
 
+def only(path: str, name: str | None, version: str | None, runtimes: Sequence[str]) -> Source:
+    """Find the one model version that is meant; of a folder of one version that one, or the one of that name.
+
+    Raises:
+        VersionNotFound: none has it.
+        InvalidOption: there are several.
+    """
+    found = find(path, name, runtimes)
+    if len(found) > 1 or (os.path.isdir(path) and not is_model(path)):
+        there = [source.version for source in found]
+        found = [source for source in found if version in (None, source.version)]
+        if not found:
+            raise VersionNotFound(f"model folder: no version '{version!s:.96}': expected one of {', '.join(there[:16])}", version=version)
+        if len(found) != 1:
+            raise InvalidOption(f"model folder: expected one model version, got {len(found)}; say which file to load")
+    return replace(found[0], version=version or found[0].version)
+
+
 def load(
     engine: Engine,
     paths: Iterable[str | os.PathLike[str]],
@@ -240,14 +266,14 @@ def load(
         engine: what loads them.
         paths: each as `find` takes it.
         options: the runtime's options for all of them.
-        refused: is told of each model that cannot be loaded, or whose description leads to none; default: the first such error is raised.
+        refused: is told of each model that cannot be loaded, is not there, or whose description leads to none; default: the first such error is raised.
         described: what else `Engine.load` takes for all of them: runtime, device, precision. It wins over what a description says.
 
     Raises:
         FileNotFound, InvalidOption: as `find` does, before anything is loaded.
         NnrpError: what `Engine.load` raises; it names the model and the version.
     """
-    for source in [source for path in paths for source in find(path, runtimes=_runtimes(described), refused=refused)]:
+    for source in [source for path in paths for source in _each(path, _runtimes(described), refused)]:
         try:
             engine.load_source(source, options=options, **described)
         except NnrpError as error:
@@ -255,6 +281,17 @@ def load(
             if refused is None:
                 raise told from (None if told is error else error)
             refused(told)
+
+
+def _each(path: str | os.PathLike[str], runtimes: Sequence[str], refused: Refused | None) -> list[Source]:
+    """What is found; nothing where nothing is there and somebody wants to be told."""
+    try:
+        return find(path, runtimes=runtimes, refused=refused)
+    except FileNotFound as error:
+        if refused is None:
+            raise
+        refused(error)
+        return []
 
 
 def _of(source: Source, error: NnrpError) -> NnrpError:
@@ -275,7 +312,7 @@ def _runtimes(said: Mapping[str, Any]) -> list[str]:
 
 def _named(path: str, name: str | None) -> tuple[str, str | None]:
     before, sign, after = path.partition("=")
-    if name is None and sign and before and not set("/#") & set(before) and not Path(path).exists():
+    if name is None and sign and before and not set("/#") & set(before) and not _is_there(Path(path)):
         return after, before
     return path, name
 
