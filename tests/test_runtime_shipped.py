@@ -22,7 +22,6 @@ from nnrp.errors import (
     DeviceNotFound,
     InvalidModel,
     InvalidOption,
-    LoadFailed,
     NotOffered,
     RunFailed,
     WrongState,
@@ -157,9 +156,9 @@ def test_a_function_that_cannot_be_a_model_is_refused() -> None:
         nnrp.load(double)
     with pytest.raises(InvalidOption, match=r"options.inputs"):
         nnrp.load(double, inputs={"x": ("FP32", [-2])}, outputs=LINE["outputs"])
-    with pytest.raises(LoadFailed, match="unknown datatype"):
+    with pytest.raises(InvalidOption, match=r"options.inputs\['x'\]\[0\]: expected a datatype such as FP32, got 'float'"):
         nnrp.load(double, inputs={"x": ("float", [-1])}, outputs=LINE["outputs"])
-    with pytest.raises(InvalidOption, match="model name"):
+    with pytest.raises(InvalidOption, match=r"model name: .* name="):
         nnrp.load(lambda x: x, **LINE)
     with pytest.raises(InvalidOption, match="'callable' for a function"):
         nnrp.load(double, runtime="onnxruntime", **LINE)

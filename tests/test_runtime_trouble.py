@@ -29,6 +29,7 @@ TROUBLE: Mapping[str, tuple[Any, str]] = {
     "uneven": ({"y": [[1.0, 2.0], [3.0]]}, "output 'y': expected a list that is even in every dimension"),
     "not_numbers": ({"y": object()}, "output 'y': expected"),
     "complex": ({"y": X.astype(np.complex64)}, "output 'y': expected FP32"),
+    "too_large": ({"y": np.broadcast_to(np.float32(1), (1 << 45, 2))}, "runtime abacus: MemoryError: "),
 }
 
 
@@ -73,6 +74,7 @@ def test_a_wrong_answer_is_the_runtimes_failure_and_names_the_output(troubled: A
     with pytest.raises(RunFailed) as raised:
         troubled[form](trouble)(X)
     assert raised.value.message.startswith("runtime abacus: ")
+    assert raised.value.message.count("abacus") == 1
     assert TROUBLE[trouble][1] in raised.value.message
     assert raised.value.details["runtime"] == "abacus"
     assert np.array_equal(troubled[form]("good")(X)["y"], X * 2)

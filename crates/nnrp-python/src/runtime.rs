@@ -264,7 +264,10 @@ impl PySession {
         let said = if error.is_instance_of::<PyKeyError>(py) {
             format!("output '{}': expected {} {:?}, got none", spec.name, spec.datatype.name(), spec.wire_shape().as_slice())
         } else {
-            fault(py, self.info.runtime, Reason::RunFailed, error).message().replacen("input '", "output '", 1)
+            let fault = fault(py, self.info.runtime, Reason::RunFailed, error);
+            // Which runtime it is, is said once.
+            let said = fault.message().strip_prefix(&format!("runtime {}: ", self.info.runtime)).unwrap_or(fault.message());
+            said.replacen("input '", "output '", 1)
         };
         wrong_output(self.info.runtime, &NnrpError::new(Reason::RunFailed, said).with("output", &*spec.name))
     }

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from nnrp.errors import InvalidModel, InvalidOption, NotOffered, WrongState
 from nnrp.runtimes.contract import Control, ModelSpec, Session, Streaming, on_cpu
 from nnrp.runtimes.loop import END, Loop, step
+from nnrp.tensor import NAMES
 
 Declared: TypeAlias = Mapping[str, tuple[str, Sequence[int] | None]]
 
@@ -55,6 +56,7 @@ class Callable:
 
     def load(self, spec: ModelSpec) -> Session | Streaming:
         on_cpu(self.name, spec)
+        _check_datatypes(spec.options)
         function = _held.get(spec.options.get("function", "")) or _import(spec.path)
         target = function if inspect.isroutine(function) else type(function).__call__
         kinds: list[tuple[Function[[Any], bool], type[Any]]] = [
@@ -84,6 +86,14 @@ def described(
         yield {"name": name or called, "version": version or "1", "path": path, "runtime": "callable", "options": options, **further}
     finally:
         del _held[token]
+
+
+def _check_datatypes(options: Mapping[str, Any]) -> None:
+    for side in ("inputs", "outputs"):
+        for name, (datatype, _) in options[side].items():
+            if datatype not in NAMES:
+                path = f"options.{side}['{name[:96]}'][0]"
+                raise InvalidOption(f"{path}: expected a datatype such as FP32, got '{datatype[:96]}'", path=path, got=datatype[:96])
 
 
 def _place(function: Function[..., Any]) -> str:
