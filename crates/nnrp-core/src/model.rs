@@ -220,7 +220,8 @@ impl ModelSpec {
     /// `INVALID_OPTION` with the path and what was expected there.
     pub fn from_json(text: &str) -> Result<ModelSpec> {
         let mut described: Value = serde_json::from_str(text).map_err(|error| unreadable("", &error))?;
-        let mut overrides = |field| Overrides::read(field, described.as_object_mut().and_then(|object| object.shift_remove(field)).unwrap_or_default());
+        let object = described.as_object_mut().ok_or_else(|| NnrpError::new(Reason::InvalidOption, "model description: expected a JSON object"))?;
+        let mut overrides = |field| Overrides::read(field, object.shift_remove(field).unwrap_or_default());
         let (inputs, outputs) = (overrides("inputs")?, overrides("outputs")?);
         let spec: ModelSpec = serde_path_to_error::deserialize(described).map_err(|error| unreadable(&error.path().to_string(), error.inner()))?;
         Ok(ModelSpec { inputs, outputs, ..spec })
@@ -383,7 +384,7 @@ mod tests {
             let error = ModelSpec::from_json(&described.to_string()).unwrap_err();
             assert!(error.is(Reason::InvalidOption) && error.details()["path"] == path && error.message().contains(path), "{error:?}");
         }
-        assert!(ModelSpec::from_json("[]").unwrap_err().is(Reason::InvalidOption));
+        assert_eq!(ModelSpec::from_json(r#"["m", "1"]"#).unwrap_err().message(), "model description: expected a JSON object");
     }
 
     #[test]
