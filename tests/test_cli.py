@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 import pytest
 from test_archives import zipped
-from zoo import identity, repository
+from zoo import identity, repository, scale
 
 import nnrp
 from nnrp.cli import show
@@ -99,6 +99,20 @@ def test_infer_runs_a_file_and_reads_every_kind_of_input(folder: Path, tmp_path:
     assert json.loads(run("infer", file, "--input", "x=[[1,2,3,4]]", "--runtime", "reference", "--json"))["outputs"][0]["data"] == [2, 4, 6, 8]
     run("infer", file, "--input", "x=[[1,2,3,4]]", "--output", f"y={tmp_path / 'y.npy'}")
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), [[2, 4, 6, 8]])
+
+
+def test_infer_takes_a_file_of_any_name_and_tells_what_it_cannot_write(tmp_path: Path) -> None:
+    file = scale(tmp_path / "my model.onnx", 2.0)
+    words = ("-i", "x=[[1,2,3,4]]")
+    assert "give the model another" in run("infer", file, *words, status=1)
+    assert "[2. 4. 6. 8.]" in run("infer", f"mine={file}", *words)
+    assert "cannot be written" in run("infer", file, "mine", *words, "-o", "y=/proc/y.npy", status=1)
+
+
+def test_a_full_disk_behind_the_output_is_told_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([NNRP, "runtimes"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "nnrp: No space left on device\n")
 
 
 def test_infer_casts_nothing_silently(folder: Path) -> None:

@@ -38,6 +38,13 @@ def test_a_pin_says_what_was_verified_and_leaves_the_rest(pinned: Path) -> None:
     assert usual["outputs"][0] == {"name": "y", "tolerance": 1e-3, "max_abs": 0.0, "max_rel": 0.0, "mean_abs": 0.0}
 
 
+def test_a_pin_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path: Path) -> None:
+    file = net(tmp_path / "net.onnx", np.full((1, 4), 0.5))
+    (tmp_path / "model.toml").mkdir()
+    assert "cannot be written: Is a directory" in run("compare", file, "--runtimes", "onnxruntime,openvino", "--seconds", "0", "--pin", status=2)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["model.toml", "net.onnx"]
+
+
 def test_a_move_is_checked_against_the_pin(pinned: Path) -> None:
     told = json.loads(run("compare", pinned, "--check", "--runtimes", "openvino", "--seconds", "0", "--json"))
     assert [(one["name"], one["verdict"]) for one in told["results"]] == [("plain", "reference"), ("openvino", "same")]

@@ -205,6 +205,7 @@ def test_what_would_stay_as_it_is_is_not_offered(tmp_path: Path) -> None:
 
 def test_what_cannot_be_done_says_so_before_anything_is_written(tmp_path: Path, cases: Path) -> None:
     file = zoo.scale(tmp_path / "scale.onnx", 2.0)
+    (tmp_path / "folder.onnx").mkdir()
     wrong: list[tuple[type[nnrp.NnrpError], str, tuple[Any, ...], dict[str, Any]]] = [
         (NotOffered, "it becomes ir, fp16", (file, "tflite"), {}),
         (NotOffered, "there is no such way", (BASIC_PITCH, "fp16"), {}),
@@ -217,12 +218,14 @@ def test_what_cannot_be_done_says_so_before_anything_is_written(tmp_path: Path, 
         (FileNotFound, "no such file", (tmp_path / "none.onnx", "ir"), {}),
         (FileNotFound, "no folder", (file, "ir", tmp_path / "none" / "m.xml"), {}),
         (InvalidOption, "ends in .xml", (file, "ir", tmp_path / "m.onnx"), {}),
+        (InvalidOption, "a file, got a folder", (file, "fp16", tmp_path / "folder.onnx"), {"force": True}),
+        (InvalidOption, "cannot be written: No such file or directory", (file, "fp16", Path("/proc/x.onnx")), {}),
         (InvalidOption, "another file than the source", (file, "fp16", file), {"force": True}),
     ]
     for kind, says, words, further in wrong:
         with pytest.raises(kind, match=says):
             convert(*words, **further)
-    assert [one.name for one in tmp_path.iterdir()] == ["scale.onnx"]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["folder.onnx", "scale.onnx"]
 
 
 def test_a_package_that_is_missing_is_named(tmp_path: Path) -> None:

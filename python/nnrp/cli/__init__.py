@@ -8,6 +8,7 @@ from importlib import import_module
 import click
 
 from nnrp.errors import NnrpError
+from nnrp.runtimes.package import plain
 
 from . import show
 
@@ -48,6 +49,10 @@ def main() -> None:
         show.failure(error)
         sys.exit(1)
     except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        # A full disk behind standard output, for one; what commands write elsewhere they tell of themselves.
+        print(plain(f"nnrp: {error.strerror or type(error).__name__}"), file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

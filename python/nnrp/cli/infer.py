@@ -45,7 +45,7 @@ def infer(
 ) -> None:
     """Ask a model once, on a server or straight from its file.
 
-    URL-or-FILE is http://HOST:PORT, grpc://HOST:PORT, or a model file, a model.toml, or a source as nnrp serve takes it. MODEL may be left
+    URL-or-FILE is http://HOST:PORT, grpc://HOST:PORT, or a model file, a model.toml, or a source as nnrp serve takes it, NAME=PATH too. MODEL may be left
     out where there is one.
 
     \b
@@ -89,7 +89,8 @@ def _model(target: str, name: str | None, version: str | None, runtime: str | No
         if runtime:
             raise InvalidArgument("--runtime: expected a file, a server chose its own", reason="INVALID_OPTION")
         return nnrp.connect(target, model=name, version=version)
-    if not (fetched or Path(target).exists()):
+    # As NAME=PATH, where the file's own name is none of a model's.
+    if not (fetched or Path(target).exists() or Path(target.partition("=")[2] or target).exists()):
         raise NotFound(f"'{target}' is neither a URL nor a file: expected http://HOST:PORT, grpc://HOST:PORT or a model file", reason="FILE_NOT_FOUND")
     return nnrp.load(target, name=name, version=version, runtime=runtime)
 
@@ -199,7 +200,10 @@ def _save(answer: dict[str, Any], files: dict[str, str]) -> None:
         array = numpy.asarray(answer[name])
         if array.dtype == object:
             raise InvalidArgument(f"--output {name}: BYTES have no place in a .npy file; ask for it without a file, or with --json", reason="INVALID_OPTION")
-        numpy.save(path, array, allow_pickle=False)
+        try:
+            numpy.save(path, array, allow_pickle=False)
+        except OSError as error:
+            raise InvalidArgument(f"--output {name}={path}: cannot be written: {error.strerror}", reason="INVALID_OPTION") from error
 
 
 def _print(model: nnrp.Model, answer: dict[str, Any], elapsed: float, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -196,10 +197,19 @@ def write(report: Report) -> Path:
         document[TABLE].update(there)
     entries: Any = document[TABLE]
     entries[key] = tomlkit.item(_full(_entry(report, folder)))
-    written = file.with_suffix(".toml.new")
-    written.write_text(tomlkit.dumps(document), encoding="utf-8")
-    written.replace(file)
+    _replace(file, tomlkit.dumps(document))
     return file
+
+
+def _replace(file: Path, text: str) -> None:
+    written = file.with_suffix(".toml.new")
+    try:
+        written.write_text(text, encoding="utf-8")
+        written.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            written.unlink()
+        raise InvalidOption(f"pin: {FILE}: cannot be written: {error.strerror}") from error
 
 
 def _full(value: Any) -> Any:

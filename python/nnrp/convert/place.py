@@ -19,7 +19,7 @@ def target(source: Path, taken: Way, output: str | os.PathLike[str] | None, forc
     """Tell the file to write.
 
     Raises:
-        InvalidOption: it has another ending, or is the source itself.
+        InvalidOption: it has another ending, is a folder, or is the source itself.
         FileNotFound: its folder is not there.
         AlreadyExists: it is there, and must not be written over.
     """
@@ -30,6 +30,8 @@ def target(source: Path, taken: Way, output: str | os.PathLike[str] | None, forc
         raise InvalidOption(f"output '{file}': expected a name that ends in {ending}")
     if not file.parent.is_dir():
         raise FileNotFound(f"output '{file}': no folder '{file.parent}'")
+    if file.is_dir():
+        raise InvalidOption(f"output '{file}': expected a file, got a folder")
     if file.exists() and file.samefile(source):
         raise InvalidOption(f"output '{file}': expected another file than the source")
     there = [one for one in files(file) if one.exists()]
@@ -46,17 +48,37 @@ def files(file: Path) -> tuple[Path, ...]:
 
 @contextmanager
 def written(target: Path, force: bool) -> Iterator[Path]:
-    """Give a file of the target's name to write, and files beside it; they are put in their place at the end, the model last."""
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        draft = Path(folder, target.name)
+    """Give a file of the target's name to write, and files beside it; they are put in their place at the end, the model last.
+
+    Raises:
+        InvalidOption: it cannot be written there.
+        FileNotFound: nobody wrote it.
+    """
+    with _telling(target):
+        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    with folder as name:
+        draft = Path(name, target.name)
         yield draft
         if not draft.is_file():
             raise FileNotFound(f"output '{target}': the converter wrote nothing")
-        made = [one for one in Path(folder).iterdir() if one.is_file()]
-        for one in sorted(made, key=lambda one: one == draft):
-            one.replace(target.with_name(one.name))
-        if force:
-            # What an earlier result had beside it, and this one has not.
-            for old in files(target)[1:]:
-                if old.name not in {one.name for one in made}:
-                    old.unlink()
+        with _telling(target):
+            _put(draft, target, force)
+
+
+def _put(draft: Path, target: Path, force: bool) -> None:
+    made = [one for one in draft.parent.iterdir() if one.is_file()]
+    for one in sorted(made, key=lambda one: one == draft):
+        one.replace(target.with_name(one.name))
+    if force:
+        # What an earlier result had beside it, and this one has not.
+        for old in files(target)[1:]:
+            if old.name not in {one.name for one in made}:
+                old.unlink()
+
+
+@contextmanager
+def _telling(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidOption(f"output '{target}': cannot be written: {error.strerror}") from error
