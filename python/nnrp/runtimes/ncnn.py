@@ -44,6 +44,7 @@ class Ncnn:
             text = path.read_text(encoding="ascii")
         except UnicodeDecodeError as error:
             raise NotOffered("model file: expected ncnn's text, got its binary form, which has no names", runtime=self.name) from error
+        _check_whole(text)
         net, threads = ncnn.Net(), spec.options.get("threads", cores())
         net.opt.num_threads = threads
         for word in NARROW:
@@ -59,6 +60,14 @@ class Ncnn:
         session = Network(ncnn, net, inputs, outputs)
         session.settings = {"precision": "strict", "threads": threads}
         return session
+
+
+def _check_whole(text: str) -> None:
+    """Refuse a text that ends in the middle: ncnn takes what is missing of the last layer for nothing, and crashes in its first run or answers wrongly."""
+    lines = text.splitlines()
+    layers = (lines[1].split() or [""])[0] if len(lines) > 1 else ""
+    if not text.endswith("\n") or str(len([line for line in lines[2:] if line.strip()])) != layers:
+        raise InvalidModel(f"model file: it is cut off: expected {layers[:20] or 'the number of'} layers, a line each, and the last line's end", runtime="ncnn")
 
 
 def _weights(path: Path, named: str | None) -> Path:

@@ -107,6 +107,14 @@ def test_files_that_are_cut_off_are_no_models(tmp_path: Path) -> None:
         assert str(tmp_path) not in refused.value.message
 
 
+def test_a_layer_that_is_cut_off_is_no_layer(two: Path) -> None:
+    text = two.read_text()
+    for end in range(len(text) - 1, 8, -1):
+        two.write_text(text[:end])
+        with pytest.raises(errors.InvalidModel):
+            nnrp.load(two, runtime="ncnn")
+
+
 def test_weights_lie_beside_the_model(two: Path) -> None:
     two.with_suffix(".bin").rename(two.with_name("other.weights"))
     with pytest.raises(errors.FileNotFound, match=r"'two\.bin'"):
