@@ -58,6 +58,7 @@ class Iree:
         properties = {
             "function": {"type": "string", "description": "which of the module's functions to run; needed where it has several"},
             "threads": option("threads of all runs of a process together, the physical cores by default; 1 runs on the thread that calls"),
+            "exclusive": {"type": "boolean", "description": "false: any number of runs at once, which is right where the module keeps nothing from run to run"},
         }
         schema = {"type": "object", "properties": properties, "additionalProperties": False}
         version = package.version(self.name, "iree.runtime", "iree-base-runtime")
@@ -80,7 +81,8 @@ class Iree:
         inputs, outputs = (_ports(spec, side, text) for side, text in zip(("inputs", "outputs"), declaration.partition("->")[::2], strict=True))
         session = Function(runtime.FunctionInvoker(context, device, function), inputs, outputs)
         session.device = "cpu" if spec.device == "auto" else spec.device
-        session.settings = {"precision": "strict", "function": function.name, "values_checked": False}
+        session.exclusive = spec.options.get("exclusive", True)
+        session.settings = {"precision": "strict", "function": function.name, "exclusive": session.exclusive, "values_checked": False}
         session.settings |= {"threads": threads} if threads else {}
         return session
 
@@ -145,9 +147,9 @@ def _ports(spec: ModelSpec, side: str, declaration: str) -> list[declared.Port]:
 
 
 class Function:
-    """A function that any number of threads may call. Inputs and outputs are copied once."""
+    """A function that one thread calls at a time, because a module does not tell whether it remembers. Inputs and outputs are copied once."""
 
-    exclusive = False
+    exclusive: bool
     cancellable = False
     device: str
     settings: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,18 @@ func.func @add(%a: tensor<?xi32>, %b: tensor<?xi32>) -> tensor<?xi32> {
 }
 func.func @same(%a: tensor<2xf64>) -> tensor<2xf64> {
   return %a : tensor<2xf64>
+}
+"""
+
+
+#: What it was given so far.
+SUM = """
+util.global private mutable @sum = dense<0.0> : tensor<1xf32>
+func.func @add(%x: tensor<1xf32>) -> tensor<1xf32> {
+  %before = util.global.load @sum : tensor<1xf32>
+  %after = tosa.add %before, %x : (tensor<1xf32>, tensor<1xf32>) -> tensor<1xf32>
+  util.global.store %after, @sum : tensor<1xf32>
+  return %after : tensor<1xf32>
 }
 """
 
@@ -63,7 +76,7 @@ def test_it_keeps_the_contract() -> None:
 def test_a_real_model_gives_the_same_numbers_as_onnxruntime(compiled: Path, threads: int | None) -> None:
     here = nnrp.load(compiled, options={"threads": threads} if threads else {}, **PORTS)
     assert here.session is not None
-    assert (here.session.runtime, here.session.format, here.session.device, here.session.exclusive) == ("iree", "vmfb", "cpu", False)
+    assert (here.session.runtime, here.session.format, here.session.device, here.session.exclusive) == ("iree", "vmfb", "cpu", True)
     assert here.session.settings["threads"] == threads or threads is None
     x = np.random.default_rng(7).integers(0, 257, (2, 2048)).astype(np.int32)
     np.testing.assert_allclose(here(x)["target_label"], nnrp.load(MAGIKA)(x)["target_label"], atol=1e-5, rtol=0)
@@ -132,6 +145,19 @@ def test_a_module_that_declares_its_functions_needs_no_ports(added: Path) -> Non
     assert model(np.int32([1, -2]), np.int32([3, 4]))["output0"].tolist() == [4, 2]
     same = nnrp.load(added, options={"function": "same"})
     assert same(np.float64([0.1, 0.2]))["output0"].tolist() == [0.1, 0.2]
+
+
+def test_a_module_that_remembers_loses_nothing(tmp_path: Path) -> None:
+    import iree.compiler
+
+    (tmp_path / "sum.vmfb").write_bytes(iree.compiler.compile_str(SUM, target_backends=["llvm-cpu"], extra_args=["--iree-llvmcpu-target-cpu=host"]))
+    model = nnrp.load(tmp_path / "sum.vmfb", options={"function": "add"}, **{side: [{"datatype": "FP32", "shape": [1]}] for side in ("inputs", "outputs")})
+    with ThreadPoolExecutor(6) as pool:
+        answers = {float(value) for values in pool.map(lambda _: [model(np.float32([1]))["output0"][0] for _ in range(50)], range(6)) for value in values}
+    assert answers == set(map(float, range(1, 301)))
+    free = nnrp.load(tmp_path / "sum.vmfb", options={"function": "add", "exclusive": False}, inputs=["x"]).session
+    assert free is not None
+    assert not free.exclusive
 
 
 def test_the_threads_of_the_process_are_settled_once(added: Path) -> None:
