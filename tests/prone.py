@@ -11,12 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from nnrp.errors import RuntimeCrashed
+
 
 def crashing(x: Any) -> Any:
     """2x, and a segmentation fault where there is nothing in x."""
     if not len(x):
         ctypes.string_at(0)
     return 2 * x
+
+
+def blaming(x: Any) -> Any:
+    """Nothing: it says that another process ended, before it had the request."""
+    raise RuntimeCrashed("the process of another model ended", held=False)
 
 
 def stuck(x: Any) -> Any:

@@ -74,13 +74,17 @@ def test_a_handler_of_python_ends_the_wait_of_its_main_thread(model: nnrp.Model)
     def enough(*_: object) -> None:
         raise Enough
 
+    def call() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        model(X)
+
     before = signal.signal(signal.SIGALRM, enough)
     kill_and_wait(model)
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
     try:
         with pytest.raises(Enough):
-            model(X)
+            call()
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert np.array_equal(model(X)["y"], 2 * X)
 
@@ -94,6 +98,15 @@ def test_one_that_ends_again_and_again_is_waited_for_no_longer() -> None:
     # It is started again after 0.1, 0.2, 0.4, 0.8 s, and then after 1.6 s, through which nobody waits.
     assert held == [True] * 5 + [False]
     assert raised.value.details["retry_after_ms"] > 1000
+
+
+def test_one_that_says_that_it_never_had_a_request_is_not_asked_again() -> None:
+    model = load_into(nnrp.Engine(), "blaming")
+    with pytest.raises(RuntimeCrashed, match="another model") as raised:
+        model.infer({"x": NOTHING}, timeout=60)
+    assert raised.value.details["held"]
+    assert model.statistics()["failures"] == {"RUNTIME_CRASHED": 1}
+    assert process(model)["crashes"] == 0
 
 
 def test_one_that_cannot_be_loaded_again_is_waited_for_no_longer(tmp_path: Path) -> None:

@@ -219,7 +219,9 @@ impl Life {
     #[cold]
     fn error(&self, room: &Range<usize>, reader: &mut Reader<'_>) -> NnrpError {
         let told = reader.tensor().flatten().filter(|placed| placed.byte_size <= LONGEST).and_then(|placed| self.take(room, &placed));
-        told.and_then(|told| NnrpError::from_json(&String::from_utf8_lossy(&told))).unwrap_or_else(|| self.nonsense())
+        let error = told.and_then(|told| NnrpError::from_json(&String::from_utf8_lossy(&told))).unwrap_or_else(|| self.nonsense());
+        // Whatever it says of others, it had the request: one that nobody had is asked again, and it could say so for ever (spec §8.17).
+        if error.is(Reason::RuntimeCrashed) { error.with("held", true) } else { error }
     }
 
     /// The outputs that were replied.
