@@ -14,6 +14,7 @@ from typing import Any
 import lite
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 import zoo
 from comparing import NNRP, run
@@ -201,6 +202,11 @@ def test_what_would_stay_as_it_is_is_not_offered(tmp_path: Path) -> None:
             convert(file, to, calibrate=calibrate)
     assert {one.name for one in tmp_path.iterdir()} == {"texts.onnx", "sums.onnx", "cases"}
     assert nnrp.inspect(convert(zoo.scale(tmp_path / "scale.onnx", 2.0), "fp16").files[0])["needs"]["operators"] == {"ai.onnx": ["Cast", "Mul"]}
+    # Its only FP32 is within.
+    body = "(int32[n] x) => (int32[n] y) { a = Cast<to = 1>(x) b = Constant<value = float {2.0}>() c = Mul(a, b) y = Cast<to = 6>(c) }"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> within {body}'), tmp_path / "within.onnx")
+    made = onnx.load(convert(tmp_path / "within.onnx", "fp16").files[0])
+    assert next(node for node in made.graph.node if node.op_type == "Constant").attribute[0].t.data_type == onnx.TensorProto.FLOAT16
 
 
 def test_what_cannot_be_done_says_so_before_anything_is_written(tmp_path: Path, cases: Path) -> None:

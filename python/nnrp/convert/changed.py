@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from nnrp.errors import NotOffered
 
-#: How often there is each operator, and each type of a constant, an input or an output.
+#: How often there is each operator, and each type of a constant, a cast, an input or an output.
 Made: TypeAlias = Counter[tuple[str, str | int]]
 
 
@@ -19,7 +19,18 @@ def made_of(model: Any) -> Made:
     for graph in _graphs(model.graph):
         found.update(("operator", node.op_type) for node in graph.node)
         found.update(("constant", tensor.data_type) for tensor in graph.initializer)
+        found.update(_said(graph))
     return found
+
+
+def _said(graph: Any) -> Iterator[tuple[str, int]]:
+    """Give the types in attributes: where a graph has neither FP32 at its ends nor weights, all that becomes FP16 is there."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield "constant", attribute.t.data_type
+            elif node.op_type == "Cast" and attribute.name == "to":
+                yield "cast", attribute.i
 
 
 def _graphs(graph: Any) -> Iterator[Any]:
