@@ -168,6 +168,8 @@ def test_a_description_that_was_fetched_allows_itself_nothing(tmp_path: Path, mo
         ("options = {profile_file_prefix = 'trace'}", "options.profile_file_prefix"),
         ("options = {enable_profiling = true}", "options.enable_profiling"),
         ("options = {log_severity_level = 0}", "options.log_severity_level"),
+        ("options = {LOG_LEVEL = 'LOG_DEBUG'}", "options.LOG_LEVEL"),
+        ("options = {DEVICE_PROPERTIES = {CPU = {LOG_LEVEL = 'LOG_DEBUG'}}}", "options.DEVICE_PROPERTIES"),
         ("options = {session = {'any' = '../out'}}", "options.session"),
         (f"path = '{here}'", "path"),
         ("path = '../../../../made.onnx'", "path"),

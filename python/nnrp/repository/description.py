@@ -20,7 +20,7 @@ PINNED = "verified"
 #: Options that name files, whatever their runtime, and those that say names of tensors.
 _FILES, _NAMES = re.compile("cache|path|dir|folder|file|librar", re.IGNORECASE), ("inputs", "outputs")
 #: Options that have files or log lines written, whatever their values.
-_WRITES = ("enable_profiling", "log_severity_level")
+_WRITES = ("enable_profiling", "log_severity_level", "LOG_LEVEL")
 #: A text that leads elsewhere than below the folder it stands in.
 _ELSEWHERE = re.compile(r"[/\\~]|[A-Za-z]:|\w+://|(?:.*[/\\])?\.\.(?:[/\\]|$)", re.DOTALL)
 
@@ -69,7 +69,7 @@ def check_options(said: Any) -> None:
         return
     for name, value in said.items():
         granted = name.startswith("allow_") and value is not False
-        if granted or name in _WRITES or (name not in _NAMES and any(_leads_away(key, text) for key, text in _texts(name, value))):
+        if granted or _writes(name, value) or (name not in _NAMES and any(_leads_away(key, text) for key, text in _texts(name, value))):
             path = f"options.{name[:96]}"
             message = f"{FILE}: {path}: a description that was fetched must not say this: expected it at the call, or not at all"
             raise InvalidOption(message, path=path, expected="said at the call, or not at all", got=f"{value!r:.96}")
@@ -101,6 +101,10 @@ def _texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for one in value:
             yield from _texts(name, one)
+
+
+def _writes(name: str, value: Any) -> bool:
+    return name in _WRITES or any(key.rpartition(".")[2] in _WRITES for key, _ in _texts(name, value))
 
 
 def _leads_away(name: str, text: str) -> bool:
