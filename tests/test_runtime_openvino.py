@@ -180,6 +180,11 @@ def test_a_saved_model_is_a_folder_that_is_loaded_like_a_file(tmp_path: Path) ->
     [
         ("(int64[n] x) => (int64[n] y) { c = Constant<value = int64[1] {1099511627776}>() y = Add(x, c) }", "the constant 1099511627776 in Add"),
         ("(float[n] x) => (float[n] y) { d = Cast<to = 11>(x) m = Mul(d, d) y = Cast<to = 1>(m) }", "FP64 in Mul"),
+        ("(float[n] x) => (float[n] y) { d = Cast<to = 11>(x) i = Identity(d) m = Mul(i, i) y = Cast<to = 1>(m) }", "FP64 in Mul"),
+        (
+            "(float[n] x) => (float[n] y) { c = Constant<value = double {0.5}>() d = CastLike(x, c) m = Sqrt(d) y = Cast<to = 1>(m) }",
+            "FP64 in Sqrt",
+        ),
         ("(float[n] x) => (float[n] y) { c = Constant<value = double {0.5}>() d = Cast<to = 1>(c) y = Mul(x, d) }", None),
         # A slice to the end says so by the largest number there is.
         (

@@ -4,7 +4,8 @@ use super::{DEPTH_LIMIT, Field, fields};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Operators that compute with whole numbers; all others only use them as sizes and places, for which 32 bits will do.
+/// Operators that compute with whole numbers. Others mostly use them as sizes and places, for which 32 bits will do; those that pass on or compare what does not fit,
+/// as `Gather` and `Where`, are let through.
 const ARITHMETIC: [&str; 11] = ["Add", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Mod", "Mul", "Pow", "Sub", "Sum"];
 /// Operators that do nothing with FP64 that FP32 would not do as well.
 const HARMLESS: [&str; 5] = ["Cast", "CastLike", "Identity", "Shape", "Size"];
@@ -44,6 +45,8 @@ fn in_node(node: &Node<'_>, wide: &mut Wide, depth: usize) -> Option<String> {
     let given = match operator {
         "Cast" if node.number("to") == Some(DOUBLE) => Some(FP64.to_owned()),
         "Constant" | "ConstantOfShape" => node.tensor("value").and_then(|tensor| constant(&tensor)),
+        "Identity" => node.inputs.first().and_then(|name| wide.get(name)).cloned(),
+        "CastLike" => node.inputs.get(1).and_then(|name| wide.get(name)).filter(|what| *what == FP64).cloned(),
         _ => None,
     };
     wide.extend(node.outputs.first().cloned().zip(given));

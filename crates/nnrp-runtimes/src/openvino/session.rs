@@ -56,7 +56,7 @@ fn keeps_its_types(spec: &ModelSpec, format: &str) -> Result<()> {
         return Ok(());
     }
     let Some(what) = onnx::narrowing::beyond_32_bits(&spec.path) else { return Ok(()) };
-    let message = format!("{}: {what}: openvino computes it with 32 bits; precision 'fast' allows it, and onnxruntime does not", super::NAME);
+    let message = format!("{}: {what}: computed with 32 bits here, which precision 'fast' allows; onnxruntime computes it as it is", super::NAME);
     Err(NnrpError::new(Reason::NotOffered, message).with("precision", name_of(spec.precision)).with("runtime", super::NAME))
 }
 
