@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import lite
 import numpy as np
 import onnx
 import onnx.parser
@@ -20,6 +21,7 @@ import zoo
 
 import nnrp
 from nnrp.errors import RuntimeCrashed
+from nnrp.testing.formats.coreml import Package, Var
 
 NNRP = Path(sys.executable).with_name("nnrp")
 OTHERWISE = "else_branch = h () => (int64[n] d) { d = Abs(a) }"
@@ -86,6 +88,17 @@ def test_a_division_of_whole_numbers_by_a_requests_own_is_seen_in_the_file(tmp_p
     onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> f {body}'), path)
     settings = nnrp.load(path, runtime="onnxruntime").session.settings
     assert settings.get("values_checked", True) is not unchecked
+
+
+@pytest.mark.parametrize(("datatype", "kind", "unchecked"), [("INT32", "int32", True), ("FP32", "fp32", False)])
+def test_a_division_is_seen_through_litert_and_the_translation_of_core_ml(tmp_path: Path, datatype: str, kind: str, unchecked: bool) -> None:
+    values = [lite.Value(name, datatype, [4]) for name in "aby"]
+    lite.save(tmp_path / "m.tflite", {"main": (values, [("FLOOR_MOD", [0, 1], [2])])}, takes=("a", "b"))
+    tensor = (kind, (4,))
+    package = Package({"a": tensor, "b": tensor}, [("floor_div", {"x": Var("a"), "y": Var("b")}, {"y": tensor})], ["y"]).save(tmp_path / "m.mlpackage")
+    for path, runtime, options in ((tmp_path / "m.tflite", "litert", {}), (package, "coreml", {"through": "onnxruntime"})):
+        settings = nnrp.load(path, runtime=runtime, options=options).session.settings
+        assert settings.get("values_checked", True) is not unchecked, runtime
 
 
 def test_models_that_divide_no_whole_numbers_by_a_requests_own_say_nothing_of_it() -> None:

@@ -132,7 +132,7 @@ class Interpreters:
 
     def __init__(self, first: Any, make: partial[Any], signature: str | None, threads: int) -> None:
         inputs, outputs = _details(first, signature)
-        self.graph, ranked, self.exclusive, self.plain = facts(make.keywords["model_content"], signature)
+        self.graph, ranked, self.exclusive, self.plain, divides = facts(make.keywords["model_content"], signature)
         self.inputs = [_spec(name, one, ranked) for name, one in inputs.items()]
         self.outputs = [_spec(name, one, ranked) for name, one in outputs.items()]
         self.places = {name: one["index"] for name, one in [*inputs.items(), *outputs.items()]}
@@ -141,6 +141,7 @@ class Interpreters:
         quantized = {name: told for name, one in {**inputs, **outputs}.items() if (told := _quantization(one))}
         self.settings: dict[str, Any] = {"precision": "strict", "threads": threads, "signature": signature, "stateful": self.exclusive, "api": "interpreter"}
         self.settings |= {"quantization": quantized} if quantized else {}
+        self.settings |= {"values_checked": False} if divides else {}
         # What others call them who do not look at signatures.
         renamed = {name: one["name"] for name, one in {**inputs, **outputs}.items() if one["name"] != name}
         self.settings |= {"tensors": renamed} if renamed else {}

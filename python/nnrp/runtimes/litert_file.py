@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 #: The operations that read what an earlier run left.
 STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "HASHTABLE", "CALL_ONCE")
@@ -10,9 +11,9 @@ STATE = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "HASHTABLE", "CALL_ON
 OTHERS = ("WHILE", "IF", "CALL", "STABLEHLO_WHILE", "STABLEHLO_CASE", "STABLEHLO_COMPOSITE", "CUSTOM")
 
 
-def facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, bool]:
-    """Read the signature's graph, its tensors that have a rank, whether a run remembers the last, and whether all of its operations are of one graph and
-    of everybody's.
+def facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, bool, bool]:
+    """Read the signature's graph, its tensors that have a rank, whether a run remembers the last, whether all of its operations are of one graph and
+    of everybody's, and whether values of a request can end the process.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -26,7 +27,19 @@ def facts(content: bytes, signature: str | None) -> tuple[int, set[int], bool, b
     found = {max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) for code in codes}
     state, others = ({getattr(schema.BuiltinOperator, name) for name in some} for some in (STATE, OTHERS))
     keeps = bool(found & state) or any(tensor.IsVariable() for graph in tensors for tensor in graph)
-    return main, ranked, keeps, not found & others
+    return main, ranked, keeps, not found & others, any(_divides(schema, codes, graph) for graph in graphs)
+
+
+def _divides(schema: Any, codes: Sequence[Any], graph: Any) -> bool:
+    """Whether a graph divides whole numbers without a look at the smallest one by -1."""
+    whole = (schema.TensorType.INT32, schema.TensorType.INT64)
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        code = codes[operator.OpcodeIndex()]
+        modulo = max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) == schema.BuiltinOperator.FLOOR_MOD
+        if modulo and any(graph.Tensors(place).Type() in whole for place in operator.OutputsAsNumpy()):
+            return True
+    return False
 
 
 def settled(content: bytes, graph: int, shapes: Mapping[int, Sequence[int]]) -> bytes | None:

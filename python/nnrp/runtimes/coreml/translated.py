@@ -126,7 +126,7 @@ class Translated:
         itself = dict(model.session.settings)
         self.settings: dict[str, Any] = {"precision": itself.get("precision", "strict"), "through": "onnxruntime", "function": told.function}
         # What holds here too, told where every runtime tells it.
-        self.settings |= {key: itself[key] for key in ("threads", "providers") if key in itself}
+        self.settings |= {key: itself[key] for key in ("threads", "providers", "values_checked") if key in itself}
         further = {"images": told.features.images, "classes": told.classes, "sizes": {name: sizes.told() for name, sizes in self._sizes.items()}}
         self.settings |= {key: value for key, value in further.items() if value} | {"onnxruntime": itself}
         self._loop = Loop("nnrp-coreml")
