@@ -130,6 +130,8 @@ def test_inspect_tells_signature_opset_and_size(folder: Path) -> None:
     text = run("inspect", file)
     for word in ("INT32", "product", "17"):
         assert word in text
+    # It has no version.
+    assert next(line for line in text.splitlines() if line.startswith("producer")).split() == ["producer", "name", "nnrp-tests"]
 
 
 def test_inspect_tells_which_runtimes_read_a_file(tmp_path: Path, folder: Path) -> None:

@@ -48,8 +48,8 @@ def inspect(model: str, tries: bool, timeout: float, as_json: bool) -> None:
         print()
     facts = {**{key: value for key, value in about.items() if key not in ("signature", "format", "byte_size", "needs", "tried")}, **about.get("needs", {})}
     for key, value in facts.items():
-        if value not in ("", None, [], {}):
-            print(plain(f"{key.replace('_', ' '):15} {_text(value)}"))
+        if value is not None and (text := _text(value)):
+            print(plain(f"{key.replace('_', ' '):15} {text}"))
     if tries:
         print()
         show.table(["runtime", "loads", "seconds", ""], [[one["runtime"], *_outcome(one)] for one in about["tried"]])
@@ -100,7 +100,7 @@ def _shape(tensor: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {text}" for key, item in value.items() if (text := _text(item)))
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
     return str(value)
