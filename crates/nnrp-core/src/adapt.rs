@@ -1,7 +1,7 @@
 //! A session as callers see it: under the names, shapes, layouts and types that the model's description says (spec §6.6).
 //!
 //! Where the description says nothing, the runtime's session is used itself. Names and shapes alone cost a call more and no copy.
-use crate::convert::{Axes, QUANTIZED, dequantize, quantize, transpose};
+use crate::convert::{Axes, QUANTIZED, bounds, dequantize, quantize, transpose};
 use crate::error::{NnrpError, Reason, Result};
 use crate::model::{ModelSpec, NAME_LIMIT, Signature, TensorSpec};
 use crate::overrides::{Dimension, Key, Layout, Override, Overrides, Quantization, wrong};
@@ -255,6 +255,11 @@ fn store(entry: &Override, spec: &mut TensorSpec, tells: Option<&Value>, axes: O
     if !QUANTIZED.contains(&stored) {
         let expected = format!("a tensor of INT8, UINT8, INT16 or UINT16, and the runtime tells {}", stored.name());
         return Err(wrong(&path, &expected, &json!("FP32")));
+    }
+    let (least, most) = bounds(stored);
+    if let Some(odd) = given.zero_points.iter().find(|zero_point| !(least..=most).contains(zero_point)) {
+        let expected = format!("a number that {} stores, {least} to {most}", stored.name());
+        return Err(wrong(&format!("{}.zero_point", entry.path), &expected, &json!(odd)));
     }
     let told = tells.and_then(told);
     let meaning = match (told, given.scales.is_empty()) {

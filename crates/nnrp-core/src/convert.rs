@@ -10,6 +10,16 @@ pub(crate) type Axes = SmallVec<[usize; 8]>;
 /// The datatypes that may stand for real numbers.
 pub(crate) const QUANTIZED: [Datatype; 4] = [Datatype::Int8, Datatype::Uint8, Datatype::Int16, Datatype::Uint16];
 
+/// The smallest and the largest number that each of these stores.
+pub(crate) fn bounds(stored: Datatype) -> (i64, i64) {
+    match stored {
+        Datatype::Int8 => (i8::MIN.into(), i8::MAX.into()),
+        Datatype::Uint8 => (u8::MIN.into(), u8::MAX.into()),
+        Datatype::Int16 => (i16::MIN.into(), i16::MAX.into()),
+        _ => (u16::MIN.into(), u16::MAX.into()),
+    }
+}
+
 /// The same elements with their axes in another order. Its rank is that of `axes`, and its elements are whole bytes.
 pub(crate) fn transpose(tensor: &Tensor<'_>, axes: &Axes) -> Tensor<'static> {
     let shape: Shape = axes.iter().map(|axis| tensor.shape[*axis]).collect();

@@ -135,6 +135,8 @@ fn callers_have_their_layout_and_the_model_its_own() {
 #[test]
 fn what_is_stored_in_few_bits_is_seen_as_the_numbers_that_it_means() {
     let mut tells = tells(&[("q", "INT8", json!([-1, 2]))]);
+    let (path, expected, got) = refused(&tells, &json!([{"as": "FP32", "scale": [0.5], "zero_point": [128]}]));
+    assert_eq!((&*path, &*expected, &*got), ("inputs[0].zero_point", "a number that INT8 stores, -128 to 127", "128"));
     let float = json!([{"as": "FP32", "scale": 0.5, "zero_point": -3, "datatype": "INT8"}]);
     let engine = load(&tells, &float, &Value::Null).unwrap();
     let stored = infer(&engine, vec![("q", floats(&[1, 2], &[1.0, 1000.0]))]).unwrap();
