@@ -81,6 +81,14 @@ def test_a_writer_brings_every_model_that_the_runtime_can_have() -> None:
     assert "onnxruntime" in compared.text
 
 
+def test_a_role_that_nobody_asks_for_and_what_is_no_runtime_are_refused() -> None:
+    with pytest.raises(InvalidOption, match=r"model role 'afine': expected one of affine, .*rank_0 to rank_64, identity_fp32"):
+        check_runtime("callable", models={"afine": "line.careless"})
+    nothing: Any = None
+    with pytest.raises(InvalidOption, match="runtime: expected a name, or an object with one, got None"):
+        check_runtime(nothing)
+
+
 def test_a_writer_is_named_by_module_and_function_where_another_process_asks() -> None:
     report = check_runtime("onnxruntime", writer="nnrp.testing.formats.onnx:write", only=["shapes"], isolate=True)
     assert report.passed, report.table()

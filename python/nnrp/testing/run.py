@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnrp.errors import InvalidOption
-from nnrp.testing import contract, costs, datatypes, requests, running, shapes, streams
+from nnrp.testing import contract, costs, datatypes, requests, running, shapes, streams, zoo
 from nnrp.testing.claims import CHECKS, Check, Failed, NotApplicable, chosen, told
 from nnrp.testing.report import Outcome, Report
 from nnrp.testing.subject import Subject
@@ -97,12 +97,15 @@ def check_runtime(
 
     Raises:
         RuntimeNotInstalled: there is no such runtime.
-        InvalidOption: there is no such check.
+        InvalidOption: there is no such check, no such role, or no runtime.
     """
     quirks = quirks or {}
     unknown = [id for id in quirks if id not in CHECKS]
     if unknown:
         raise InvalidOption(f"quirk '{unknown[0][:96]}': there is no such check")
+    zoo.check_roles(models or ())
+    if not isinstance(getattr(runtime, "name", runtime), str):
+        raise InvalidOption(f"runtime: expected a name, or an object with one, got {runtime!r:.96}")
     plan = Plan(runtime, [os.fspath(plugin) for plugin in plugins], models or {}, writer, tolerance, reference, loads, isolation)
     ids = chosen(only)
     about: dict[str, Any] = {}

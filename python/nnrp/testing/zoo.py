@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -146,6 +146,20 @@ def graph(role: str) -> Graph:
     if role not in _DRAWN:
         raise NotApplicable(f"no model plays '{role}': give one")
     return _DRAWN[role](role)
+
+
+def check_roles(roles: Iterable[str]) -> None:
+    """Refuse a role that no check asks for.
+
+    Raises:
+        InvalidOption: tells those that there are.
+    """
+    for role in roles:
+        try:
+            graph(role)
+        except NotApplicable:
+            known = ", ".join([*_DRAWN, f"rank_0 to rank_{_RANKS}", "identity_fp32 and so on"])
+            raise InvalidOption(f"model role '{role:.96}': expected one of {known}", role=role[:96]) from None
 
 
 def _asked(role: str) -> dict[str, Any]:
