@@ -76,6 +76,9 @@ def _weights(path: Path, named: str | None) -> Path:
     found = path.with_name(named) if named else path.with_suffix(".bin")
     if not found.is_file():
         raise FileNotFound(f"model file: its weights: there is no '{found.name[:96]}' beside it", runtime="ncnn")
+    # Those of the model's own name the host has looked at; a cache links every file into one folder.
+    if not any(found.resolve().is_relative_to(home) for home in (path.parent.resolve(), path.resolve().parent)):
+        raise InvalidModel("model file: expected weights in files beside it, got some outside its folder", runtime="ncnn")
     return found
 
 

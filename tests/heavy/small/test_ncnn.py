@@ -115,6 +115,18 @@ def test_a_layer_that_is_cut_off_is_no_layer(two: Path) -> None:
             nnrp.load(two, runtime="ncnn")
 
 
+def test_weights_that_an_option_names_and_a_link_leads_out_of_the_folder_for_are_refused(two: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "w.bin"
+    two.with_suffix(".bin").rename(elsewhere)
+    two.with_name("linked.bin").symlink_to(elsewhere)
+    with pytest.raises(errors.InvalidModel, match="outside its folder"):
+        nnrp.load(two, options={"weights": "linked.bin"}, runtime="ncnn")
+    # As a cache has them, both under names of its own.
+    two.rename(elsewhere.with_name("two"))
+    two.symlink_to(elsewhere.with_name("two"))
+    assert nnrp.load(two, options={"weights": "linked.bin"}, runtime="ncnn").inputs
+
+
 def test_weights_lie_beside_the_model(two: Path) -> None:
     two.with_suffix(".bin").rename(two.with_name("other.weights"))
     with pytest.raises(errors.FileNotFound, match=r"'two\.bin'"):
