@@ -63,6 +63,9 @@ impl PluginSession {
         let device = told.device.unwrap_or_else(|| "cpu".to_owned());
         let precision = told.precision.unwrap_or_else(|| name_of(Precision::Strict).to_owned());
         honoured(plugin.name, spec, &device, &precision)?;
+        // What it says among its settings is held to what was asked for, too.
+        let said = |key: &str, holds: &str| told.settings.get(key).and_then(Value::as_str).unwrap_or(holds).to_owned();
+        honoured(plugin.name, spec, &said("device", &device), &said("precision", &precision))?;
         if told.streams && plugin.verbs.table.stream.is_none() {
             return Err(Verb::Load.error(plugin.name, "session_info: streams: expected a table that has the function stream, got NULL"));
         }

@@ -1,7 +1,7 @@
 //! What is wrong with a plug-in's library, table, or documents is an error that names it, and never a crash.
 use super::{added, bad, compiled, leaving_nothing, load_bad, one_output, sample, spec, told};
 use crate::common::{Scratch, f32s, run};
-use nnrp_core::{NnrpError, Reason, Runtime};
+use nnrp_core::{ModelSpec, NnrpError, Reason, Runtime};
 use nnrp_runtimes::plugin::{self, Plugin};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -114,6 +114,18 @@ fn a_library_that_is_cut_off_is_refused_before_the_system_maps_it() {
     }
     let cut = Scratch::new("cut.so", &whole[..whole.len() / 2]);
     assert!(Plugin::open(&cut.0).err().unwrap().message().ends_with("it is cut off"));
+}
+
+#[test]
+fn a_session_that_tells_another_device_or_precision_among_its_settings_is_refused() {
+    leaving_nothing(|| {
+        for (key, other, reason) in [("device", "gpu", Reason::DeviceNotFound), ("precision", "bf16", Reason::NotOffered)] {
+            let file = Scratch::new("settings.bad", told(&one_output(), &json!({"settings": {key: other}})).as_bytes());
+            let asked = ModelSpec { device: "cpu".into(), ..spec(&file.0, json!({"do": ""})) };
+            let error = Plugin::open(&bad()).unwrap().load(&asked).err().unwrap();
+            assert!(error.is(reason) && error.details()["got"] == other, "{error:?}");
+        }
+    });
 }
 
 #[test]
