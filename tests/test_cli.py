@@ -23,6 +23,7 @@ from zoo import identity, repository, scale
 
 import nnrp
 from nnrp.cli import show
+from nnrp.runtimes.package import plain
 
 NNRP = Path(sys.executable).with_name("nnrp")
 
@@ -181,6 +182,18 @@ def test_names_in_a_file_are_no_commands_for_a_terminal(tmp_path: Path) -> None:
     assert not set(repr(nnrp.load(path))) & {"\x1b", "\x9b", "\u202e"}
     told = json.loads(run("inspect", path, "--json"))
     assert told["signature"]["inputs"][0]["name"] == name
+
+
+def test_what_a_terminal_takes_for_more_than_text_is_the_same_in_rust_in_python_and_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    engine = nnrp.Engine()
+    for character in map(chr, [*range(0x100), *range(0x2000, 0x2100)]):
+        with pytest.raises(nnrp.NotFound) as raised:
+            engine.model(f"a{character}b")
+        unseen = "\ufffd" in raised.value.message
+        assert (plain(character) != character) is unseen, ascii(character)
+        show.document(character)
+        told = capsys.readouterr().out.removesuffix("\n")
+        assert not unseen or character not in told, ascii(character)
 
 
 def test_which_runtime_was_taken_and_why_no_other_is_said(folder: Path) -> None:
