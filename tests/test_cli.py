@@ -161,6 +161,7 @@ def test_inspect_takes_what_a_model_is_loaded_from(tmp_path: Path, folder: Path)
     for place in (folder / "two_by_two", archive, f"file:{archive}"):
         assert json.loads(run("inspect", place, "--json"))["format"] == "onnx"
     assert "INVALID_OPTION" in run("inspect", folder, status=1)
+    assert "expected one model version, got 3: scale " in run("inspect", folder / "scale", status=1)
     (tmp_path / "nothing").mkdir()
     assert "nothing" in run("inspect", tmp_path / "nothing", status=1)
 

@@ -29,7 +29,7 @@ def inspect(model: str, tries: bool, timeout: float, as_json: bool) -> None:
     import nnrp
     from nnrp import repository
 
-    file = repository.one(model)
+    file = Path(repository.only(model, None, None, ()).path)
     about = nnrp.inspect(file)
     about |= _readers(about["format"])
     if tries:

@@ -222,19 +222,6 @@ def is_model(path: str | os.PathLike[str]) -> bool:
     return Path(path).is_file() or any(Path(path, name).is_file() for name in CONTENTS)
 
 
-def one(path: str | os.PathLike[str]) -> Path:
-    """Find the file or folder of the one model below a path or at a source, as `find` does; of several versions the latest.
-
-    Raises:
-        FileNotFound, InvalidOption, Malformed, and what fetching raises.
-    """
-    found = find(path)
-    if len({source.name for source in found}) != 1:
-        names = ", ".join(f"{source.name} {source.version}" for source in found[:8])
-        raise InvalidOption(f"model '{os.fspath(path)}': expected one, got {len(found)}: {names}")
-    return Path(found[-1].path)
-
-
 def only(path: str, name: str | None, version: str | None, runtimes: Sequence[str]) -> Source:
     """Find the one model version that is meant; of a folder of one version that one, or the one of that name.
 
@@ -249,7 +236,8 @@ def only(path: str, name: str | None, version: str | None, runtimes: Sequence[st
         if not found:
             raise VersionNotFound(f"model folder: no version '{version!s:.96}': expected one of {', '.join(there[:16])}", version=version)
         if len(found) != 1:
-            raise InvalidOption(f"model folder: expected one model version, got {len(found)}; say which file to load")
+            several = ", ".join(f"{source.name} {source.version}" for source in found[:8])
+            raise InvalidOption(f"model folder: expected one model version, got {len(found)}: {several}; say which file is meant")
     return replace(found[0], version=version or found[0].version)
 
 
