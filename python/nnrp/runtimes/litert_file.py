@@ -37,7 +37,7 @@ def _divides(schema: Any, codes: Sequence[Any], graph: Any) -> bool:
         operator = graph.Operators(index)
         code = codes[operator.OpcodeIndex()]
         modulo = max(code.BuiltinCode(), code.DeprecatedBuiltinCode()) == schema.BuiltinOperator.FLOOR_MOD
-        if modulo and any(graph.Tensors(place).Type() in whole for place in operator.OutputsAsNumpy()):
+        if modulo and any(graph.Tensors(operator.Outputs(place)).Type() in whole for place in range(operator.OutputsLength())):
             return True
     return False
 
