@@ -164,7 +164,7 @@ impl Life {
         post.ask().spot.put(said.start, said.len() / 8);
         futex::post(&post.ask().word, &post.host_sleeps.0, sat.run);
         // A look at the clock is 25 ns of a round trip of 600: one, while the other side is at work, and none when the reply has come.
-        let mut spin = pace.is_brisk(self.began.elapsed());
+        let mut spin = pace.begin(self.began.elapsed());
         loop {
             let mut value = futex::wait(&post.reply().word, &post.engine_sleeps.0, seen, spin);
             if value & NUDGE != 0 {

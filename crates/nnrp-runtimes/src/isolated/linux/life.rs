@@ -56,7 +56,7 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Notes that a run began, and tells whether its reply may come while one looks for it: traffic is back to back, and runs are short.
-    pub(super) fn is_brisk(&self, now: Duration) -> bool {
+    pub(super) fn begin(&self, now: Duration) -> bool {
         let (now, took) = (now.as_nanos() as u64, self.took.load(Ordering::Relaxed));
         let since = now.saturating_sub(self.began.load(Ordering::Relaxed)).saturating_sub(took);
         // Who has the seat is alone.
