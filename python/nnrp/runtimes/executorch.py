@@ -132,6 +132,9 @@ def _caller(method: Any, limits: Sequence[tuple[str, Sequence[int] | None]]) -> 
         for value, (name, most) in zip(given, limits, strict=True):
             if most is not None and any(size > limit for size, limit in zip(value.shape, most, strict=True)):
                 raise ShapeMismatch(f"input '{name}': expected sizes up to {list(most)}, got {list(value.shape)}", input=name, expected=list(most))
+            # ExecuTorch counts the strides of what is empty otherwise than PyTorch, and ends the process.
+            if most is not None and 0 in value.shape:
+                raise ShapeMismatch(f"input '{name}': expected sizes from 1, got {list(value.shape)}", input=name, got=list(value.shape))
         answer: Sequence[Any] = method.execute(given)
         return answer
 

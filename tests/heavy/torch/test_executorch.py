@@ -19,6 +19,7 @@ from nnrp.testing import check_runtime
 from nnrp.testing.streams import STREAMING
 
 QUIRKS = {"cancellation.deadline": "ExecuTorch's bindings hold Python's lock for the whole run"}
+QUIRKS |= dict.fromkeys(("shapes.empty", "shapes.batch"), "ExecuTorch ends the process at a dimension of no elements")
 STOPPING = {"cancellation.stops", "cancellation.withdrawn", "cancellation.after"}
 NO_MODEL = {"shapes.from_data", *(f"datatypes.{name}" for name in ("bytes", "int4", "uint4", "uint32", "uint64", "fp8_e4m3", "fp8_e5m2"))}
 ROWS = torch.export.Dim("rows", min=1, max=16)
@@ -78,6 +79,8 @@ def test_the_file_tells_the_largest_sizes_and_no_names(net: Path) -> None:
     for shape in ((17, 3, 64, 64), (1, 4, 64, 64)):
         with pytest.raises(errors.ShapeMismatch, match=r"expected sizes up to \[16, 3, 64, 64\]"):
             model(np.zeros(shape, np.float32))
+    with pytest.raises(errors.ShapeMismatch, match="expected sizes from 1"):
+        model(np.zeros((0, 3, 64, 64), np.float32))
     assert model(np.zeros((1, 3, 64, 64), np.float32))["output_0"].shape == (1, 10)
 
 
