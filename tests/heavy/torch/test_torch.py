@@ -155,6 +155,24 @@ def test_a_model_that_remembers_takes_one_call_at_a_time(tmp_path: Path, kind: s
         model.session.warm_up()
 
 
+@pytest.mark.parametrize("kind", ["exported", "scripted"])
+def test_running_means_are_remembered(tmp_path: Path, kind: str) -> None:
+    class Trained(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(4))
+            self.register_buffer("variance", torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.batch_norm(x, self.mean, self.variance, training=True)
+
+    make: Any = getattr(nets, kind)
+    words = [torch.rand(2, 4)] if kind == "exported" else []
+    said: dict[str, Any] = {} if words else {"inputs": nets.X, "outputs": SQUARE}
+    session = nnrp.load(make(Trained(), tmp_path / "trained", *words), runtime="torch", **said).session
+    assert (session.exclusive, session.settings["stateful"]) == (True, True)
+
+
 def test_a_narrower_precision_is_computed_in_only_where_it_is_asked_for(line: Path, script: Path) -> None:
     x = np.random.default_rng(0).random((3, 4), np.float32)
     words: list[tuple[Path, dict[str, Any]]] = [(line, {}), (script, dict(nets.PORTS))]

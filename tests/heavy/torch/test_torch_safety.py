@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -146,14 +147,117 @@ def test_weights_without_a_model_are_no_model(tmp_path: Path) -> None:
         nnrp.load(tmp_path / "weights.pt", runtime="torch", options={"allow_pickle": True}, **nets.PORTS)
 
 
-def test_torchscript_that_opens_files_is_not_offered(tmp_path: Path) -> None:
-    class Reading(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x + torch.from_file("/etc/hostname", False, 1, dtype=torch.uint8)
+def test_nested_inputs_that_name_code_are_refused_and_it_is_not_imported(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "it_was_imported.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
 
-    path = nets.scripted(Reading(), tmp_path / "reading.pt")
-    with pytest.raises(errors.NotOffered, match="aten::from_file"):
+    def change(name: str, content: bytes) -> bytes:
+        if not name.startswith("models/"):
+            return content
+        program = json.loads(content)
+        signature = program["graph_module"]["module_call_graph"][0]["signature"]
+        version, spec = json.loads(signature["in_spec"])
+        spec["context"] = json.dumps({"__enum__": True, "fqn": "it_was_imported:x", "name": "x"})
+        signature["in_spec"] = json.dumps([version, spec])
+        return json.dumps(program).encode()
+
+    with pytest.raises(errors.InvalidModel, match="names code"):
+        nnrp.load(rewritten(line, tmp_path / "evil.pt2", change))
+    assert "it_was_imported" not in sys.modules
+
+
+@torch.jit.interface
+class Part(torch.nn.Module):
+    """What a part of a module looks like from outside."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pass
+
+
+def shared_file(x: torch.Tensor) -> torch.Tensor:
+    """x, of a file that is made where it is not there."""
+    return torch.from_file("made.bin", True, 4) + x
+
+
+class Directly(torch.nn.Module):
+    """Opens a file in its own code."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return shared_file(x)
+
+
+class Forked(torch.nn.Module):
+    """Opens a file on another thread."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.jit.wait(torch.jit.fork(shared_file, x))
+
+
+class Within(torch.nn.Module):
+    """Opens a file in a part that is known by its interface alone."""
+
+    def __init__(self, part: torch.nn.Module | None = None) -> None:
+        super().__init__()
+        self.part = part or Directly()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.part.forward(x)
+
+
+# PyTorch takes no text for it.
+Within.__annotations__ = {"part": Part}
+
+
+class Restored(torch.nn.Module):
+    """Writes a file as it is read."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[torch.Tensor, bool]:
+        return torch.zeros(1), self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+        torch.save(state[0], "made.bin")
+        self.training = state[1]
+
+
+@pytest.mark.parametrize("kind", [Directly, Forked, Within, Restored])
+def test_torchscript_that_opens_files_is_not_offered_and_opens_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[torch.nn.Module]) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = nets.scripted(kind(), tmp_path / "opening.pt")
+    with pytest.raises(errors.NotOffered, match="which opens files of its own choice"):
         nnrp.load(path, **nets.PORTS)
+    assert not (tmp_path / "made.bin").exists()
+
+
+def test_a_part_whose_code_is_not_seen_may_remember_something(tmp_path: Path) -> None:
+    session = nnrp.load(nets.scripted(Within(nets.Linear()), tmp_path / "part.pt"), **nets.PORTS).session
+    assert session is not None
+    assert (session.exclusive, session.settings["stateful"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "torch . save(x)",
+        "torch.\\\n  save(x)",
+        "torch. # here\n save(x)",
+        'getattr(torch, "save")(x)',
+        'getattr(torch, "s\\x61ve")(x)',
+        "a = torch\n    a.from_file(x)",
+    ],
+)
+def test_however_it_is_written_code_that_opens_files_is_found(tmp_path: Path, code: str) -> None:
+    def change(name: str, content: bytes) -> bytes:
+        return content.replace(b"    return", b"    " + code.encode() + b"\n    return", 1) if name.endswith(".py") else content
+
+    path = nets.scripted(nets.Linear(), tmp_path / "line.pt")
+    nnrp.load(rewritten(path, tmp_path / "same.pt", lambda _, content: content), **nets.PORTS)
+    with pytest.raises(errors.NotOffered, match="which opens files of its own choice"):
+        nnrp.load(rewritten(path, tmp_path / "evil.pt", change), **nets.PORTS)
 
 
 @pytest.mark.parametrize("kind", ["exported", "scripted"])

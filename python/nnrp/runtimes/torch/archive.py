@@ -72,7 +72,7 @@ def check_plain(torch: Any, archive: Archive) -> None:
     """Refuse an archive that would run what its maker wrote.
 
     Raises:
-        InvalidModel: it has a pickle, or a text that PyTorch would evaluate and that is no arithmetic.
+        InvalidModel: it has a pickle, a text that PyTorch would evaluate and that is no arithmetic, or one that names code.
     """
     for name in archive.names:
         if _OBJECTS.match(name):
@@ -82,9 +82,31 @@ def check_plain(torch: Any, archive: Archive) -> None:
         elif name.startswith(_SAMPLES):
             _check_sample(torch, name, archive.read(name))
         elif name.startswith(MODELS):
-            for text in _evaluated(json.loads(archive.read(name))):
+            program = json.loads(archive.read(name))
+            if _names_code(program):
+                message = "model file: expected nested inputs and outputs of plain kinds, got one that names code, which PyTorch would import"
+                raise InvalidModel(message, format="pt2", part=name[:96])
+            for text in _evaluated(program):
                 if not arithmetic(text):
                     raise InvalidModel(f"model file: expected arithmetic of dimensions, got '{text[:96]}', which PyTorch would evaluate", format="pt2")
+
+
+def _names_code(value: Any) -> bool:
+    """Whether texts in a program name code that PyTorch imports to know how inputs and outputs are nested: they are JSON, within which are such texts again."""
+    if isinstance(value, str):
+        if value.lstrip()[:1] not in ("[", "{", '"'):
+            return False
+        try:
+            return _names_code(json.loads(value))
+        except ValueError:
+            return False
+        except RecursionError:
+            return True
+    if isinstance(value, list):
+        return any(map(_names_code, value))
+    if not isinstance(value, dict):
+        return False
+    return "__enum__" in value or value.get("default_factory_module") not in (None, "builtins") or any(map(_names_code, value.values()))
 
 
 def _check_config(name: str, config: Any) -> None:

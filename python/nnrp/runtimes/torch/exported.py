@@ -13,6 +13,8 @@ from nnrp.runtimes.torch.types import NUMBERS, Port, datatype_of
 
 #: PyTorch reads one program at a time: what it has read so far is in a global variable there.
 _READING = threading.Lock()
+#: Operations that write to running means while they train, of which their schemas say nothing.
+_NORMS = {"aten::batch_norm", "aten::instance_norm", "aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm"}
 
 
 class Exported(NamedTuple):
@@ -204,9 +206,11 @@ def _written(program: Any) -> tuple[set[str], bool]:
         # What is no operation of PyTorch's may give its inputs back, such as `getitem` and `cond`.
         views = schema is None or any(result.alias_info is not None for result in schema.returns)
         reach[node.name] = set().union(*(reach.get(one.name, set()) for one in sources)) if views else set()
-        if schema is not None and schema.is_mutable:
+        if schema is not None and (schema.is_mutable or schema.name in _NORMS):
             named = dict(zip((arg.name for arg in schema.arguments), node.args, strict=False)) | dict(node.kwargs)
             targets = [named.get(arg.name) for arg in schema.arguments if arg.alias_info is not None and arg.alias_info.is_write]
+            if schema.name in _NORMS and (named.get("training") or named.get("use_input_stats")):
+                targets += [named.get("running_mean"), named.get("running_var")]
             touched = set().union(*(reach.get(getattr(one, "name", ""), set()) for one in targets)) if targets else set()
             written |= touched & inputs
             stateful = stateful or bool(touched - inputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,8 +13,13 @@ from nnrp.runtimes.contract import ModelSpec
 from nnrp.runtimes.torch.session import FAILURES, said
 from nnrp.runtimes.torch.types import DATATYPES, NUMBERS, Port
 
-#: Operations that read or write files of their own choice.
+#: Operations that read or write files of their own choice, as graphs and as texts have them: however they are spaced, and by the name of an attribute.
 _FILES = {"aten::from_file", "aten::save"}
+_GAP = rb"(?:\s|\\|#[^\n]*\n)*"
+_WRITTEN = re.compile(rb"\." + _GAP + rb"(from_file|save)\b")
+_NAMED = re.compile(rb"""["'](from_file|save)["']|,""" + _GAP + rb"""["'][^"'\n]*\\[^"'\n]*["']""" + _GAP + rb"\)")
+#: Nodes whose code is another's, which is not seen: what it writes to is not known.
+_UNSEEN = {"prim::CallMethod", "prim::CallFunction", "prim::fork", "prim::awaitable"}
 
 
 class Scripted(NamedTuple):
@@ -27,13 +33,15 @@ class Scripted(NamedTuple):
 
 
 def read(torch: Any, content: bytes, device: str) -> Any:
-    """Read a module.
+    """Read a module, whose code is looked at before: some of it runs as it is read.
 
     Raises:
         InvalidModel: PyTorch cannot.
+        NotOffered: it opens files of its own choice.
     """
     import warnings
 
+    _check_code(torch, content)
     try:
         # It warns of being superseded, which whoever has such a file cannot help.
         with warnings.catch_warnings():
@@ -41,6 +49,23 @@ def read(torch: Any, content: bytes, device: str) -> Any:
             return torch.jit.load(io.BytesIO(content), map_location=device).eval()
     except FAILURES as error:
         raise InvalidModel(f"model file: torch cannot read it: {said(error)}", runtime="torch") from error
+
+
+def _check_code(torch: Any, content: bytes) -> None:
+    """Refuse code that opens files, all of which is there as text, also what no graph of `forward` shows."""
+    try:
+        archive = torch._C.PyTorchFileReader(io.BytesIO(content))
+        names = archive.get_all_records()
+    except FAILURES as error:
+        raise InvalidModel(f"model file: torch cannot read it: {said(error)}", runtime="torch") from error
+    if "model.json" in names:
+        raise NotOffered("model file: expected TorchScript of PyTorch 1.4 or newer, got an older one", runtime="torch", format="torchscript")
+    for name in names:
+        if name.lower().startswith("code/") and name.lower().endswith(".py"):
+            text = archive.get_record(name)
+            if found := _WRITTEN.search(text) or (b"getattr" in text and _NAMED.search(text)):
+                what = (found[1] or b"an attribute by a spelled name").decode()
+                raise NotOffered(f"model file: it uses {what}, which opens files of its own choice", runtime="torch", format="torchscript")
 
 
 def prepare(torch: Any, module: Any, spec: ModelSpec) -> Scripted:
@@ -57,11 +82,12 @@ def prepare(torch: Any, module: Any, spec: ModelSpec) -> Scripted:
     if files := _FILES & {node.kind() for node in nodes}:
         raise NotOffered(f"model file: it uses {min(files)}, which opens files of its own choice", runtime="torch", format="torchscript")
     aliases = graph.alias_db()
-    written = [aliases.has_writers(value) for value in list(graph.inputs())[1:]]
+    unseen = bool(_UNSEEN & {node.kind() for node in nodes})
+    written = [unseen or aliases.has_writers(value) for value in list(graph.inputs())[1:]]
     arguments = schema.arguments[1:]
     told = declared.said(spec, "inputs", [argument.name for argument in arguments])
     ports = [_input(argument, told.get(argument.name), copied) for argument, copied in zip(arguments, written, strict=True)]
-    stateful = any(node.kind() == "prim::SetAttr" for node in nodes)
+    stateful = unseen or any(node.kind() == "prim::SetAttr" for node in nodes)
     stateful = stateful or any(aliases.has_writers(node.output()) for node in nodes if node.kind() == "prim::GetAttr")
     constants = [node.t("value") for node in nodes if node.kind() == "prim::Constant" and node.hasAttribute("value") and node.kindOf("value") == "t"]
     tensors = [*module.parameters(), *module.buffers(), *constants]
