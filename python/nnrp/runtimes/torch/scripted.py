@@ -17,7 +17,7 @@ from nnrp.runtimes.torch.types import DATATYPES, NUMBERS, Port
 _FILES = {"aten::from_file", "aten::save"}
 _GAP = rb"(?:\s|\\|#[^\n]*\n)*"
 _WRITTEN = re.compile(rb"\." + _GAP + rb"(from_file|save)\b")
-_NAMED = re.compile(rb"""["'](from_file|save)["']|,""" + _GAP + rb"""["'][^"'\n]*\\[^"'\n]*["']""" + _GAP + rb"\)")
+_NAMED = re.compile(rb"""["'](from_file|save)["']|,""" + _GAP + rb"""["'][^"'\\\n]*\\[^"'\n]*["']""" + _GAP + rb"\)")
 #: Nodes whose code is another's, which is not seen: what it writes to is not known.
 _UNSEEN = {"prim::CallMethod", "prim::CallFunction", "prim::fork", "prim::awaitable"}
 
