@@ -9,8 +9,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from zoo import scale
 
+import nnrp
 from nnrp.errors import InvalidModel, LoadFailed
 from nnrp.repository import archive, sources
 
@@ -33,6 +36,19 @@ def zipped(names: dict[str, bytes], mode: int = 0) -> bytes:
             entry.external_attr, entry.compress_type = mode << 16, zipfile.ZIP_DEFLATED
             out.writestr(entry, body)
     return packed.getvalue()
+
+
+def test_a_tar_that_ends_in_a_zip_is_a_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNRP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "inner.zip").write_bytes(zipped({"inner.txt": b"x"}))
+    model = scale(tmp_path / "double.onnx", 2.0)
+    with tarfile.open(tmp_path / "bundle.tar", "w") as out:
+        out.add(model, "double.onnx")
+        out.add(tmp_path / "inner.zip", "inner.zip")
+        (tmp_path / "model.toml").write_text('source = "double.onnx"')
+        out.add(tmp_path / "model.toml", "model.toml")
+        out.add(tmp_path / "inner.zip", "z.zip")
+    assert nnrp.load(tmp_path / "bundle.tar")(np.ones((1, 4), np.float32))["y"].tolist() == [[2, 2, 2, 2]]
 
 
 @pytest.mark.parametrize(

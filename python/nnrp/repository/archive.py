@@ -75,7 +75,7 @@ def unpack(file: Path, folder: Path, limit: int) -> None:
     inside.mkdir(parents=True)
     left = min(limit, file.stat().st_size * RATIO + ROOM)
     try:
-        for number, (name, size, content) in enumerate(_zipped(file) if zipfile.is_zipfile(file) else _tarred(file, left)):
+        for number, (name, size, content) in enumerate(_zipped(file) if _is_zip(file) else _tarred(file, left)):
             if number >= MOST_FILES or size > left:
                 raise InvalidModel(f"source: expected an archive of at most {MOST_FILES} files and {limit} bytes that are not mostly air")
             if content is not None:
@@ -92,6 +92,12 @@ def unpack(file: Path, folder: Path, limit: int) -> None:
         aside = inside.rename(folder.with_name(f"{folder.name}.aside"))
         folder.rmdir()
         aside.rename(folder)
+
+
+def _is_zip(file: Path) -> bool:
+    """Whether it is one from its first byte: the end of a tar may be a zip that it holds."""
+    with file.open("rb") as opened:
+        return opened.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
 
 
 def _zipped(file: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:

@@ -155,6 +155,18 @@ def test_a_model_that_remembers_takes_one_call_at_a_time(tmp_path: Path, kind: s
         model.session.warm_up()
 
 
+def test_results_by_name_are_given_by_name(tmp_path: Path) -> None:
+    class Named(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"b": x * 2, "a": x * 3}
+
+    path, one = nets.scripted(Named(), tmp_path / "named.pt"), {"datatype": "FP32", "shape": [-1, 4]}
+    x = np.ones((1, 4), np.float32)
+    for names, factors in (("ab", (3, 2)), ("ba", (2, 3)), ("yz", (2, 3))):
+        answer = nnrp.load(path, inputs=nets.X, outputs=[{"name": name, **one} for name in names])(x)
+        assert tuple(answer[name][0, 0] for name in names) == factors
+
+
 @pytest.mark.parametrize("kind", ["exported", "scripted"])
 def test_running_means_are_remembered(tmp_path: Path, kind: str) -> None:
     class Trained(torch.nn.Module):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch._inductor
 
 import nnrp
 from nnrp import errors
@@ -82,6 +85,26 @@ def test_an_input_is_not_written_to_and_an_answer_is_nobody_elses(package: dict[
     first[:] = 7
     assert (x == 1).all()
     assert (model(x)["y"] == 3).all()
+
+
+def test_a_package_with_a_memory_begins_where_it_was_compiled_and_loses_nothing(tmp_path: Path) -> None:
+    class Sum(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("sum", torch.zeros(1))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.sum.add_(1)
+            return x + self.sum
+
+    path = torch._inductor.aoti_compile_and_package(torch.export.export(Sum(), (torch.zeros(1),)), package_path=str(tmp_path / "sum.pt2"))
+    ports = {name: {name: {"datatype": "FP32", "shape": [1]}} for name in "xy"}
+    model = nnrp.load(path, inputs=ports["x"], outputs=ports["y"], options={"allow_code": True})
+    with ThreadPoolExecutor(4) as pool:
+        answers = [float(one["y"][0]) for one in pool.map(lambda _: model(np.zeros(1, np.float32)), range(40))]
+    assert sorted(answers) == list(range(1, 41))
+    with pytest.raises(errors.NotOffered):
+        model.session.warm_up()
 
 
 def test_four_threads_at_once_get_their_own_answers(package: dict[str, Any]) -> None:

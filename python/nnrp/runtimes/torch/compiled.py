@@ -6,7 +6,6 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from nnrp.errors import DeviceNotFound, InvalidModel, InvalidOption, LoadFailed
@@ -46,21 +45,35 @@ def load(torch: Any, spec: ModelSpec, name: str, device: str) -> Compiled:
     results, path = said_of(spec, "outputs"), spec.path
     _check_machine(torch, path, name, device)
     with _OPENING:
-        run = _opened(path, name, device, (ports, results), checked=True)
-        _try(torch, run, ports, results, device)
-        if not spec.options.get("check_sizes", True):
-            run = _opened(path, name, device, (ports, results), checked=False)
-            with suppress(*FAILURES):
-                run(_zeros(torch, ports, {}, device))
-    return Compiled(lambda *given: run(list(given)), ports, results)
+        tried = _opened(path, name, device, (ports, results))
+        os.environ[_CHECKS] = "1"
+        _try(torch, tried, ports, results, device)
+        # Another one: the first may remember that it was tried.
+        run = _opened(path, name, device, (ports, results))
+    return Compiled(_checking(run, spec.options.get("check_sizes", True)), ports, results)
 
 
-def _opened(path: str, name: str, device: str, sides: Sequence[Sequence[Port]], checked: bool) -> Callable[[list[Any]], Sequence[Any]]:
-    """Open a package; whether it checks its inputs the environment says when it runs first."""
+def _checking(run: Callable[[list[Any]], Sequence[Any]], checked: bool) -> Callable[..., Sequence[Any]]:
+    """Give what runs a package: whether it checks its inputs the environment says when it runs first."""
+    runs = False
+
+    def call(*given: Any) -> Sequence[Any]:
+        nonlocal runs
+        if runs:
+            return run(list(given))
+        with _OPENING:
+            os.environ[_CHECKS] = "1" if checked else "0"
+            runs = True
+            return run(list(given))
+
+    return call
+
+
+def _opened(path: str, name: str, device: str, sides: Sequence[Sequence[Port]]) -> Callable[[list[Any]], Sequence[Any]]:
+    """Open a package."""
     from torch._inductor.package import load_package
     from torch.utils import _pytree as tree
 
-    os.environ[_CHECKS] = "1" if checked else "0"
     try:
         loader = load_package(path, name, device_index=int(device.partition(":")[2] or -1)).loader
         counts = [tree.treespec_loads(text).num_leaves for text in loader.get_call_spec()]

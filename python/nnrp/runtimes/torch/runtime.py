@@ -130,7 +130,8 @@ def _compiled(torch: Any, spec: ModelSpec, archive: Any, name: str, settings: di
         raise InvalidOption("option 'threads': a package of AOTInductor has as many as it was compiled with: expected none", runtime="torch")
     del words["threads"], settings["threads"]
     ready = compiled.load(torch, spec, name, words["device"])
-    return Program(torch, ready.call, ready.inputs, ready.outputs, settings=settings | {"kind": "aotinductor"}, **words)
+    # A package does not tell whether it remembers something.
+    return Program(torch, ready.call, ready.inputs, ready.outputs, settings=settings | {"kind": "aotinductor"}, stateful=True, **words)
 
 
 def _pickled(torch: Any, spec: ModelSpec, settings: dict[str, Any], words: dict[str, Any]) -> Program:

@@ -91,7 +91,8 @@ def prepare(torch: Any, module: Any, spec: ModelSpec) -> Scripted:
     stateful = stateful or any(aliases.has_writers(node.output()) for node in nodes if node.kind() == "prim::GetAttr")
     constants = [node.t("value") for node in nodes if node.kind() == "prim::Constant" and node.hasAttribute("value") and node.kindOf("value") == "t"]
     tensors = [*module.parameters(), *module.buffers(), *constants]
-    return Scripted(_caller(module, arguments, ports), ports, said_of(spec, "outputs"), stateful, tensors)
+    outputs = said_of(spec, "outputs")
+    return Scripted(_caller(module, arguments, ports, [port.name for port in outputs]), ports, outputs, stateful, tensors)
 
 
 def said_of(spec: ModelSpec, side: str) -> list[Port]:
@@ -123,12 +124,18 @@ def _input(argument: Any, told: declared.Said | None, copied: bool) -> Port:
     return Port(name, datatype, told.shape if told else None, optional, copied=copied)
 
 
-def _caller(module: Any, arguments: Sequence[Any], ports: Sequence[Port]) -> Callable[..., Sequence[Any]]:
-    """Give what calls the module, and gives its results in a row."""
+def _caller(module: Any, arguments: Sequence[Any], ports: Sequence[Port], outputs: Sequence[str]) -> Callable[..., Sequence[Any]]:
+    """Give what calls the module, and gives its results in a row: by their names where it gives those, else by their places."""
     forward, names = module.forward, [argument.name for argument in arguments]
+
+    def row(answer: Any) -> Sequence[Any]:
+        if isinstance(answer, dict) and answer.keys() == set(outputs):
+            answer = tuple(answer[name] for name in outputs)
+        return flat(answer)
+
     if not any(port.optional for port in ports):
-        return lambda *given: flat(forward(*given))
-    return lambda *given: flat(forward(**{name: value for name, value in zip(names, given, strict=True) if value is not None}))
+        return lambda *given: row(forward(*given))
+    return lambda *given: row(forward(**{name: value for name, value in zip(names, given, strict=True) if value is not None}))
 
 
 def flat(answer: Any) -> Sequence[Any]:
