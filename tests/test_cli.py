@@ -210,6 +210,16 @@ def test_which_runtime_was_taken_and_why_no_other_is_said(folder: Path) -> None:
     assert model["session"]["settings"]["isolation"] == "process"
 
 
+def test_a_model_in_python_waits_for_no_other_thread_longer_than_half_a_millisecond(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    ports = ("--option", 'inputs={"x": ["FP32", [1]]}', "--option", 'outputs={"y": ["FP32", [1]]}')
+    server = Serving("prone:turns", "--runtime", "callable", *ports)
+    try:
+        assert nnrp.connect(server.about["http"], "turns")(np.zeros(1, np.float32))["y"] == np.float32(0.0005)
+    finally:
+        server.stop()
+
+
 def test_version_names_the_runtimes() -> None:
     about = json.loads(run("version", "--json"))
     assert about["runtimes"]["onnxruntime"].count(".") == 2

@@ -84,7 +84,7 @@ def serve(
     import nnrp
     from nnrp import repository
 
-    _raise_open_files()
+    _settle_in()
     # Where module:function is looked for last.
     sys.path.append(str(Path.cwd()))
     engine = nnrp.Engine(queue_capacity=queue_capacity, plugins=said.plugins(plugins))
@@ -100,9 +100,14 @@ def serve(
     server.wait()
 
 
-def _raise_open_files() -> None:
-    """Allow as many open files as the system lets this user have: each connection is one, and the usual start is 1,024."""
+def _settle_in() -> None:
+    """Allow as many open files as the system lets this user have: each connection is one, and the usual start is 1,024. Let threads of Python's take turns.
+
+    A model in Python waits no longer than such a turn for another thread that computes; the usual 5 ms are for programs that nobody waits for.
+    """
     import resource
+
+    sys.setswitchinterval(0.0005)
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -15,9 +15,8 @@ from nnrp.runtimes.torch.types import DATATYPES, NUMBERS, Port
 
 #: Operations that read or write files of their own choice, as graphs and as texts have them: however they are spaced, and by the name of an attribute.
 _FILES = {"aten::from_file", "aten::save"}
-_GAP = rb"(?:\s|\\|#[^\n]*\n)*"
-_WRITTEN = re.compile(rb"\." + _GAP + rb"(from_file|save)\b")
-_NAMED = re.compile(rb"""["'](from_file|save)["']|,""" + _GAP + rb"""["'][^"'\\\n]*\\[^"'\n]*["']""" + _GAP + rb"\)")
+_WRITTEN = re.compile(rb"\.\s*(?:(from_file|save)\b|#|\\\r?\n)")
+_NAMED = re.compile(rb"""["'](from_file|save)["']|,\s*(?:["'][^"'\\\n]*\\[^"'\n]*["']\s*\)|#|\\\r?\n)""")
 #: Nodes whose code is another's, which is not seen: what it writes to is not known.
 _UNSEEN = {"prim::CallMethod", "prim::CallFunction", "prim::fork", "prim::awaitable"}
 
@@ -64,7 +63,7 @@ def _check_code(torch: Any, content: bytes) -> None:
         if name.lower().startswith("code/") and name.lower().endswith(".py"):
             text = archive.get_record(name)
             if found := _WRITTEN.search(text) or (b"getattr" in text and _NAMED.search(text)):
-                what = (found[1] or b"an attribute by a spelled name").decode()
+                what = (found[1] or b"a name that is spelled otherwise than PyTorch spells it").decode()
                 raise NotOffered(f"model file: it uses {what}, which opens files of its own choice", runtime="torch", format="torchscript")
 
 

@@ -176,7 +176,7 @@ impl Life {
                 return Crossed::Done;
             }
             if self.dead() {
-                return Crossed::Dead { held: true };
+                return Crossed::Dead { held: post.begun.0.load(Ordering::Acquire) == sat.run };
             }
             if stopped() {
                 return Crossed::Stopped { asked: true };

@@ -32,6 +32,7 @@ impl Host {
         let (mut giver, mut run) = (Giver { host: self, seat, post, given: 0, blocks: [None; AHEAD], spin: false }, 0);
         loop {
             run = futex::wait(&post.ask().word, &post.host_sleeps.0, run, false);
+            post.begun.0.store(run, Ordering::Release);
             if self.closing.load(Ordering::SeqCst) {
                 return;
             }

@@ -264,10 +264,10 @@ impl Home {
     fn down(&self, exit: String, again: Duration, soon: bool) {
         self.crashes.fetch_add(1, Ordering::Relaxed);
         *self.last_exit.lock() = Some(exit.clone());
+        self.change_to(State::Down(Ended { exit: exit.clone(), again }, Instant::now() + again, soon));
         let (name, version) = self.named();
         eprintln!("nnrp: model '{name}': its process ended ({exit}); it is started again in {} ms", again.as_millis());
         self.settings.events.tell(json!({"event": "ended", "model": name, "version": version, "exit": exit, "again_ms": again.as_millis() as u64}));
-        self.change_to(State::Down(Ended { exit, again }, Instant::now() + again, soon));
     }
 
     /// Notes that there is a process again.

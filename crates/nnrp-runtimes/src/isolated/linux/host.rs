@@ -164,6 +164,7 @@ impl Host {
         loop {
             let (run, begun) = futex::wait_since(answered, &post.ask().word, &post.host_sleeps.0, seen, spin);
             post.fetch_ask();
+            post.begun.0.store(run, Ordering::Release);
             if self.closing.load(Ordering::SeqCst) {
                 return;
             }

@@ -80,6 +80,8 @@ pub(super) struct Seat {
     /// How many the engine has taken; the other process waits for it.
     pub(super) taken: Flag,
     answers: [Spot; AHEAD],
+    /// The run that the other process began last; looked at once it is gone.
+    pub(super) begun: Flag,
     /// Not 0 while the other process needs a system call to hear of an ask.
     pub(super) host_sleeps: Flag,
     /// Likewise, the engine of a reply.

@@ -115,6 +115,11 @@ impl Stream<'_> {
         }
     }
 
+    fn has_begun(&self) -> bool {
+        let begun = self.life.region.table().seats[self.seat].begun.0.load(Ordering::Acquire);
+        self.goes_on.as_ref().is_none_or(|(sat, _)| sat.run == begun)
+    }
+
     /// Waits for an answer, the end of the process, or a stop, and tells how many were given.
     fn wait(&mut self, stopped: &dyn Fn() -> bool) -> Result<u32> {
         let (life, post) = (self.life, &self.life.region.table().seats[self.seat]);
@@ -130,7 +135,7 @@ impl Stream<'_> {
                 return Err(life.stopped());
             }
             match ahead(given, self.taken) {
-                0 if dead => return Err(life.crashed(true)),
+                0 if dead => return Err(life.crashed(self.taken > 0 || self.has_begun())),
                 0 => {}
                 1..=AHEAD => return Ok(given),
                 _ => return Err(life.nonsense()),

@@ -376,7 +376,8 @@ fn a_process_that_ends_within_a_stream_has_given_what_it_gave() {
         let seat = &life.region.table().seats[0];
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                futex::wait(&seat.ask().word, &seat.host_sleeps.0, 0, false);
+                let run = futex::wait(&seat.ask().word, &seat.host_sleeps.0, 0, false);
+                seat.begun.0.store(run, Ordering::SeqCst);
                 (0..given).for_each(|before| put(&life, before, &answer(own(before), None)));
                 seat.given.0.store(given, Ordering::SeqCst);
                 life.end(Ended { exit: "SIGSEGV".to_owned(), again: Duration::from_millis(100) });
