@@ -66,6 +66,7 @@ class Program:
     ) -> None:
         self.inputs, self.outputs = [port.spec for port in inputs], [port.spec for port in outputs]
         self.exclusive, self.device, self.settings = stateful, device, settings
+        self._stateful = stateful
         self._torch, self._call, self._why, self._threads, self._runtime = torch, call, why, threads, runtime
         self._takes = [(port.name, taker(torch, port, device)) for port in inputs]
         self._gives = {port.name: (place, giver(torch, port, None if stateful else kept, autocast is not None)) for place, port in enumerate(outputs)}
@@ -97,7 +98,7 @@ class Program:
         Raises:
             NotOffered: a run leaves something for the next one, or an input may be of any rank.
         """
-        if self.settings.get("stateful") or any(shape is None for _, _, shape, _ in self.inputs):
+        if self._stateful or any(shape is None for _, _, shape, _ in self.inputs):
             raise NotOffered(f"runtime {self._runtime}: a run with values of its own choice would leave something in this model, or has no shape")
         told = self.settings.get("dimensions", {})
         zeros = {}
