@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nnrp.errors import InvalidModel, LoadFailed, NotOffered, RunFailed
-from nnrp.runtimes import declared, package
+from nnrp.errors import FileNotFound, InvalidModel, LoadFailed, NotOffered, RunFailed
+from nnrp.runtimes import declared, mnn_file, package
 from nnrp.runtimes.contract import Control, ModelSpec, on_cpu
 from nnrp.runtimes.cores import cores, option
 from nnrp.tensor import NAMES
@@ -40,6 +42,7 @@ class Mnn:
             if type(error) is not Exception:
                 raise
             raise InvalidModel("model file: MNN cannot read it", runtime=self.name) from error
+        _check_beside(Path(spec.path))
         # Less than high takes FP16 or BF16 where the CPU has it.
         session = interpreter.createSession({"backend": "CPU", "numThread": threads, "precision": "high"})
         if session is None:
@@ -48,6 +51,23 @@ class Mnn:
         loaded = Network(mnn, interpreter, session, *(_ports(mnn, spec, *one) for one in (("inputs", inputs), ("outputs", outputs))))
         loaded.settings = {"precision": "strict", "threads": threads, "values_checked": False}
         return loaded
+
+
+def _check_beside(path: Path) -> None:
+    """Refuse a model whose weights lie in a file beside it that is not there, or too short: MNN answers with whatever was in its memory."""
+    weights = path.with_name(f"{path.name}.weight")
+    try:
+        wanted = mnn_file.beside(path.read_bytes())
+    except (struct.error, IndexError) as error:
+        raise InvalidModel("model file: MNN cannot read it", runtime="mnn") from error
+    if not wanted:
+        return
+    if not weights.is_file():
+        raise FileNotFound(f"model file: its weights, '{weights.name[:96]}' beside it: no such file", runtime="mnn")
+    if (got := weights.stat().st_size) < wanted:
+        raise InvalidModel(
+            f"model file: its weights, '{weights.name[:96]}': expected at least {wanted} bytes, got {got}", runtime="mnn", expected=wanted, got=got
+        )
 
 
 def _ports(mnn: Any, spec: ModelSpec, side: str, tensors: Mapping[str, Any]) -> list[declared.Port]:

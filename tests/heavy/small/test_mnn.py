@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import package
 import page
 import pytest
@@ -35,6 +37,24 @@ def magika(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mnn") / "magika.mnn"
     writer.convert(MAGIKA, path)
     return path
+
+
+def test_weights_beside_a_network_that_are_missing_or_cut_off_are_refused(tmp_path: Path) -> None:
+    tensor = onnx.numpy_helper.from_array(np.full((512, 512), 2, np.float32), "w")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 512]) for name in "xy")
+    graph = onnx.helper.make_graph([onnx.helper.make_node("MatMul", ["x", "w"], ["y"])], "product", [x], [y], [tensor])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8), tmp_path / "product.onnx")
+    path, ones = tmp_path / "product.mnn", np.ones((1, 512), np.float32)
+    writer.convert(tmp_path / "product.onnx", path, words=("--saveExternalData", "1"))
+    weights = tmp_path / "product.mnn.weight"
+    whole = weights.read_bytes()
+    assert (nnrp.load(path)(ones)["y"] == 1024).all()
+    weights.write_bytes(whole[:1000])
+    with pytest.raises(errors.InvalidModel, match="expected at least"):
+        nnrp.load(path)
+    weights.unlink()
+    with pytest.raises(errors.FileNotFound, match="beside it: no such file"):
+        nnrp.load(path)
 
 
 def test_it_keeps_the_contract() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ def write(graph: Graph, folder: Path) -> dict[str, Any]:
     return {"path": path} | {side: {port.name: {"shape": port.sizes} for port in ports} for side, ports in sides.items()}
 
 
-def convert(model: Path, path: Path, role: str = "") -> None:
-    """Convert an ONNX file.
+def convert(model: Path, path: Path, role: str = "", words: Sequence[str] = ()) -> None:
+    """Convert an ONNX file, with more words for the converter.
 
     Raises:
         NotApplicable: the converter does not take it.
     """
     # The converter itself: the command `mnnconvert` around it installs packages and tells its maker what it converted.
     convert: list[str | Path] = [sys.executable, "-c", "import MNN, _tools, sys; _tools.mnnconvert(sys.argv)"]
-    subprocess.run([*convert, "-f", "ONNX", "--modelFile", model, "--MNNModel", path, "--bizCode", "nnrp"], capture_output=True, check=False)
+    subprocess.run([*convert, "-f", "ONNX", "--modelFile", model, "--MNNModel", path, "--bizCode", "nnrp", *words], capture_output=True, check=False)
     if not path.exists():
         raise NotApplicable(f"no model plays '{role}': MNN does not convert it")
